@@ -1,0 +1,44 @@
+"""Engines run networks; families know what the networks mean.
+
+The border between them is `Networks`: functions from float32 NumPy arrays to float32 NumPy arrays.
+The sampling loop therefore runs in NumPy whatever the engine is. A latent is small (64 KiB for Stable
+Diffusion at 512x512), so crossing the border costs microseconds beside a network call, and the
+arithmetic of a sampler is the same, bit for bit, on every engine and device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+    Ids = NDArray[np.int64]
+
+
+class Networks(Protocol):
+    """The five networks of a Stable Diffusion checkpoint, as an engine serves them."""
+
+    def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
+        """Token ids [B, T] (and mask [B, T], 1 = real token) to hidden states [B, T, width].
+
+        For CLIP this is the last hidden state after the final layer norm, for BERT `last_hidden_state`.
+        """
+        ...
+
+    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+        """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w]."""
+        ...
+
+    def encode_image(self, pixels: Array) -> tuple[Array, Array]:
+        """The VAE encoder: pixels [B, 3, H, W] in [-1, 1] -> (mean, logvar) of the posterior, each [B, C, h, w].
+
+        Unscaled: the family applies scaling_factor. logvar is clamped to [-30, 20] as diffusers does.
+        """
+        ...
+
+    def decode_image(self, latents: Array) -> Array:
+        """The VAE decoder: unscaled latents [B, C, h, w] -> pixels [B, 3, H, W], about [-1, 1], not clipped."""
+        ...
