@@ -234,3 +234,11 @@ def soften(mask: Mask, radius: float) -> Floats:
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     wide = image.filter(ImageFilter.GaussianBlur(radius))
     return np.maximum(np.minimum(np.asarray(wide).astype(np.float32) / 127.5, 1), mask.astype(np.float32))
+
+
+def shrink_mask(mask: Mask, width: int, height: int) -> Mask:
+    """The mask at width x height; True where any pixel that it stands for is."""
+    from PIL import Image
+
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX)) > 0
