@@ -1,0 +1,1 @@
+"""Families of models, wrapped once each: what the networks of a checkpoint mean."""
