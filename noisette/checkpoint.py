@@ -72,7 +72,9 @@ class Checkpoint:
     def weight_hashes(self) -> dict[str, str]:
         """SHA-256 of each weight file, by its name under the model ("unet/diffusion_pytorch_model.safetensors")."""
         files = {path: network for network, paths in self.weights.items() for path in paths}
-        return {path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()}
+        return {
+            path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()
+        }
 
     @cached_property
     def weights_hash(self) -> str:
@@ -109,7 +111,9 @@ def fetch(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.downloads:
         from noisette.hub import download
 
-        download(checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads])
+        download(
+            checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads]
+        )
     for paths in checkpoint.weights.values():
         read_headers(paths)
     return checkpoint
@@ -123,7 +127,9 @@ def from_folder(
     downloads: tuple[str, ...] = (),
 ) -> Checkpoint:
     """A diffusers folder. `names`: the files it has or will have; `downloads` of them are still to come."""
-    names = list(names) if names is not None else [p.relative_to(folder).as_posix() for p in folder.glob("*/*")]
+    names = (
+        list(names) if names is not None else [p.relative_to(folder).as_posix() for p in folder.glob("*/*")]
+    )
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(f"{model} is no diffusers folder: model_index.json is missing")
@@ -132,7 +138,9 @@ def from_folder(
         raise UserError(f"{model} is a {pipeline}: only Stable Diffusion 1.x and 2.x run here")
     for component in COMPONENTS:
         if not any(name.startswith(component + "/") for name in names):
-            raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
+            raise UserError(
+                f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}"
+            )
     configs = {network: read_json(folder / network / "config.json") for network in NETWORKS}
     configs["scheduler"] = read_json(folder / "scheduler" / "scheduler_config.json")
     configs["tokenizer"] = {}
@@ -153,13 +161,19 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
     """An original Stable Diffusion file (ldm names), its configurations told from the shapes."""
     stored = read_header(path)
     if not ldm_configs.is_ldm(stored):
-        raise UserError(f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it")
+        raise UserError(
+            f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it"
+        )
     configs = ldm_configs.configs(stored, prediction_type)
     weights = dict.fromkeys(NETWORKS, (path,))
-    return Checkpoint(model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True)
+    return Checkpoint(
+        model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True
+    )
 
 
-def ldm_tensors(stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+def ldm_tensors(
+    stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]
+) -> dict[str, Tensor]:
     """The tensors of one network in an original file under their present names."""
     found: dict[str, Tensor] = {}
     if network == "unet":
@@ -187,10 +201,12 @@ def under(stored: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
-    """"sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for any other number."""
+    """ "sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for any other number."""
     latent, taken = configs["vae"].get("latent_channels", 4), configs["unet"]["in_channels"]
     if taken not in (latent, 2 * latent + 1):
-        raise UserError(f"{model}: a UNet of {taken} input channels, where {latent} or {2 * latent + 1} are known")
+        raise UserError(
+            f"{model}: a UNet of {taken} input channels, where {latent} or {2 * latent + 1} are known"
+        )
     return "sd" if taken == latent else "sd-inpaint"
 
 
@@ -215,7 +231,7 @@ def convert_hint(path: Path | None) -> str:
     if path is None:
         return "convert it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder, safe_serialization=True)"
     return (
-        "convert it where you trust it: python3 -c \"import torch, safetensors.torch as s;"
+        'convert it where you trust it: python3 -c "import torch, safetensors.torch as s;'
         f" d = torch.load('{path.name}', weights_only=True); s.save_file({{k: v.contiguous().clone() for k, v in"
         f" d.get('state_dict', d).items() if hasattr(v, 'shape')}}, '{path.stem}.safetensors')\""
     )
@@ -250,7 +266,9 @@ def file_hash(path: Path) -> str:
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     memo = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
-    if memo.is_file() and re.fullmatch(r"[0-9a-f]{64}", text := memo.read_text(encoding="ascii", errors="replace")):
+    if memo.is_file() and re.fullmatch(
+        r"[0-9a-f]{64}", text := memo.read_text(encoding="ascii", errors="replace")
+    ):
         return text
     with path.open("rb") as file:
         digest = hashlib.sha256()

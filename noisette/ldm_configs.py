@@ -85,7 +85,9 @@ def vae_config(tensors: Shapes) -> dict[str, Any]:
         "in_channels": tensors[VAE + "encoder.conv_in.weight"].shape[1],
         "out_channels": tensors[VAE + "decoder.conv_out.weight"].shape[0],
         "latent_channels": tensors[VAE + "post_quant_conv.weight"].shape[0],
-        "block_out_channels": [tensors[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(blocks)],
+        "block_out_channels": [
+            tensors[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(blocks)
+        ],
         "layers_per_block": count(tensors, re.escape(VAE) + r"encoder\.down\.0\.block\.(\d+)\."),
         "down_block_types": ["DownEncoderBlock2D"] * blocks,
         "up_block_types": ["UpDecoderBlock2D"] * blocks,

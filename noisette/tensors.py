@@ -48,11 +48,17 @@ def read_header(path: Path) -> dict[str, Tensor]:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise UserError(f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}")
+            raise UserError(
+                f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}"
+            )
         text = file.read(length)
     try:
         entries = json.loads(text)
-        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
+        tensors = {
+            name: _tensor(path, name, entry, 8 + length)
+            for name, entry in entries.items()
+            if name != "__metadata__"
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is no safetensors file: its header can't be read") from None
     end = max((tensor.end for tensor in tensors.values()), default=8 + length)
@@ -60,7 +66,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or cut short: {size:,} bytes where its header promises {end:,}")
     for tensor in tensors.values():
         if tensor.end - tensor.start != prod(tensor.shape) * ITEM_SIZE.get(tensor.dtype, -1):
-            raise UserError(f"{path} is damaged: {tensor.name} {list(tensor.shape)} of {tensor.dtype} has a wrong length")
+            raise UserError(
+                f"{path} is damaged: {tensor.name} {list(tensor.shape)} of {tensor.dtype} has a wrong length"
+            )
     return tensors
 
 

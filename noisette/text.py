@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 MARKS = re.compile(r"\\[\\()\[\]]|\(|\[|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)|\]|[^\\()\[\]:]+|:|\\")
-CLIP_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
+CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
@@ -96,9 +94,9 @@ class Tokenizer:
         for text, _ in parse_weights(prompt):
             offsets = self.backend.encode(text, add_special_tokens=False).offsets
             if len(offsets) > room:
-                cut.append(text[offsets[max(room, 0)][0] :])
-            room -= len(offsets)
-        return "".join(cut).strip()
+                cut.append(text[offsets[room][0] :].strip())
+            room = max(room - len(offsets), 0)
+        return " ".join(cut)
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,10 @@ def load(files: Mapping[str, Path], config: Mapping[str, Any], window: int) -> T
     backend.no_padding()
     is_bert = backend.token_to_id("[CLS]") is not None
     start, end = ("[CLS]", "[SEP]") if is_bert else ("<|startoftext|>", "<|endoftext|>")
-    bos, eos = token(config, "cls_token" if is_bert else "bos_token", start), token(config, "sep_token" if is_bert else "eos_token", end)
+    bos, eos = (
+        token(config, "cls_token" if is_bert else "bos_token", start),
+        token(config, "sep_token" if is_bert else "eos_token", end),
+    )
     pad = token(config, "pad_token", "[PAD]" if is_bert else end)
     return Tokenizer(backend, *(backend.token_to_id(name) for name in (bos, eos, pad)), window)
 
@@ -156,8 +157,10 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
     from tokenizers import Tokenizer as Backend
 
     start, end = token(config, "bos_token", "<|startoftext|>"), token(config, "eos_token", "<|endoftext|>")
-    pairs = [(left, right) for left, _, right in (line.partition(" ") for line in merges) if right and left != "#version:" and '"#version:' not in left]
-    backend = Backend(models.BPE(vocabulary, pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
+    pairs = [(left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"]
+    backend = Backend(
+        models.BPE(vocabulary, pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
+    )
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -167,13 +170,18 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    backend.add_special_tokens([start, end])
+    pad = token(config, "pad_token", end)  # a special token, so "!" in a prompt is one too (as transformers has it)
+    backend.add_special_tokens([start, end, pad])
     return backend
 
 
 def clip_vocabulary(merges: list[str]) -> dict[str, int]:
     """CLIP's 49,408 tokens from its merges: bytes, bytes at word ends, merged pairs, the two ends."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     characters = [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     pairs = ["".join(line.split()) for line in merges[1:]]
     words = [*characters, *(c + "</w>" for c in characters), *pairs, "<|startoftext|>", "<|endoftext|>"]
@@ -185,10 +193,22 @@ def bert(words: list[str], config: Mapping[str, Any]) -> Backend:
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers
 
-    backend = Backend(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token=token(config, "unk_token", "[UNK]")))
+    backend = Backend(
+        models.WordPiece(
+            {word: i for i, word in enumerate(words)}, unk_token=token(config, "unk_token", "[UNK]")
+        )
+    )
     lower = bool(config.get("do_lower_case", True))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=config.get("strip_accents"))
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=lower, strip_accents=config.get("strip_accents")
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    roles = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    roles = {
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
     backend.add_special_tokens([token(config, role, default) for role, default in roles.items()])
     return backend

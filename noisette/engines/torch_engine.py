@@ -35,13 +35,17 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
     does not know, a tensor that does not fit its configuration.
     """
     if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
+        raise UserError(
+            f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do"
+        )
     where, dtype = choose_device(device), PRECISIONS[precision]
     checkpoint = fetch(checkpoint)
     with init_empty_weights(include_buffers=False):
         networks = {
             "unet": from_config(UNet2DConditionModel, checkpoint.configs["unet"]),
-            "vae": from_config(AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]),
+            "vae": from_config(
+                AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]
+            ),
             "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
         }
     for name, network in networks.items():
@@ -74,7 +78,9 @@ def from_config(kind: Any, config: dict[str, Any]) -> nn.Module:
 
 def text_encoder(config: dict[str, Any]) -> nn.Module:
     """Any transformers encoder without weights, and without the pooler that diffusion does not use."""
-    settings = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    settings = {
+        key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")
+    }
     made = AutoConfig.for_model(config["model_type"], **settings)
     extra = {"add_pooling_layer": False} if config["model_type"] in ("bert", "roberta", "xlm-roberta") else {}
     return AutoModel.from_config(made, **extra)  # type: ignore[no-any-return]
@@ -136,7 +142,16 @@ class TorchNetworks:
 
     @torch.inference_mode()
     def decode_image(self, latents: Array) -> Array:
-        factor = 2 ** (len(self.vae.config["decoder_block_out_channels" if isinstance(self.vae, AutoencoderTiny) else "block_out_channels"]) - 1)
+        factor = 2 ** (
+            len(
+                self.vae.config[
+                    "decoder_block_out_channels"
+                    if isinstance(self.vae, AutoencoderTiny)
+                    else "block_out_channels"
+                ]
+            )
+            - 1
+        )
         self._tile(latents.shape[2] * latents.shape[3] * factor**2)
         return out(self.vae.decode(self._in(latents), return_dict=False)[0])
 

@@ -57,7 +57,9 @@ class StableDiffusion:
         self.table = Table.from_config(configs["scheduler"])
         self.use_mask: bool = bool(encoder.get("use_attention_mask", False))
         self.can_chunk: bool = encoder["model_type"] == "clip_text_model"
-        self.tokenizer = text.load(checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"])
+        self.tokenizer = text.load(
+            checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"]
+        )
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """[C, h, w] of the latents of a picture whose sides are multiples of vae_scale_factor."""
