@@ -195,3 +195,11 @@ def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
     wide = Image.fromarray(repaint.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
     fading = np.minimum(np.asarray(wide, np.float32) / 127.5, 1)
     return np.maximum(fading, repaint, dtype=np.float32)
+
+
+def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
+    """`repaint` [H, W] at width x height: True where any pixel that a new one stands for is."""
+    from PIL import Image
+
+    share = Image.fromarray(repaint.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(share) > 0
