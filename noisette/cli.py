@@ -1,0 +1,211 @@
+"""The command line: flags in, one line of error or a picture out. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from noisette import __version__
+from noisette.errors import UserError
+from noisette.recipe import FIELDS, Recipe, check, kind, nearest, parse
+
+if TYPE_CHECKING:
+    from noisette.generate import Result
+    from noisette.plan import Plan
+
+COMMANDS = {
+    "image": "make or edit a picture",
+    "models": "list the models that have a name",
+    "inspect": "show what a file says of itself",
+    "verify": "make a file's picture again and compare",
+    "train": "train the built-in model",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, raised as UserError; flags are never abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        hint = "; a value that begins with - is written --flag=-value" if "expected one argument" in message else ""
+        raise UserError(message.removeprefix("argument ") + hint)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Hyphen and underscore are the same in a flag's name; a flag nobody knows raises UserError."""
+        values, unknown = self.parse_known_args([underscored(word) for word in argv])
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            what = "flag" if unknown[0].startswith("-") else "argument"
+            raise UserError(f"unknown {what} {unknown[0]!r}{nearest(unknown[0].split('=')[0], known)}")
+        return values
+
+
+def underscored(word: str) -> str:
+    """--negative-prompts=a-b becomes --negative_prompts=a-b; other words stay as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def add_recipe_flags(parser: Parser) -> None:
+    """One flag a field, with its aliases; values stay text until `recipe.parse` reads them."""
+    for name, field in FIELDS.items():
+        flags = [f"--{name}"]
+        flags += [f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in field.metadata.get("aliases", ())]
+        optional: dict[str, Any] = {"nargs": "?", "const": "True"} if kind(name) is bool else {}
+        about = field.metadata["help"]
+        if "choices" in field.metadata:
+            about += f": {', '.join(field.metadata['choices'])}"
+        if field.default not in (None, "", False):
+            about += f" (default {field.default})"
+        metavar = "True|False" if kind(name) is bool else {int: "N", float: "X", str: "TEXT"}[kind(name)]
+        parser.add_argument(*flags, dest=name, metavar=metavar, help=about.replace("%", "%%"), **optional)
+
+
+def image_parser(prog: str) -> Parser:
+    """The flags of image.py: the recipe's fields and those that say where and how to run."""
+    parser = Parser(prog=prog, description="Make or edit pictures with a diffusion model.")
+    add_recipe_flags(parser)
+    parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="start from the recipe inside a picture")
+    parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
+    parser.add_argument("--lenient", action="store_true", help="an argument without effect is a warning")
+    return parser
+
+
+def recipe_from(values: argparse.Namespace) -> Recipe:
+    """The recipe of a parsed command line: that of --from FILE, if any, with every given flag on top."""
+    base = Recipe()
+    if values.source is not None:
+        from noisette.record import read_recipe
+
+        base = read_recipe(values.source)
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    return check(replace(base, **given))
+
+
+def image(argv: Sequence[str], prog: str) -> int:
+    """Makes pictures. Returns 0, or 1 when a kept pixel differs in a written file."""
+    values = image_parser(prog).parse(argv)
+    recipe = recipe_from(values)
+    from noisette.plan import plan
+
+    planned = plan(recipe, out=Path(values.out), lenient=values.lenient, download=not values.plan)
+    for note in planned.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if values.plan:
+        print(json.dumps(planned.describe(), ensure_ascii=False) if values.json else planned.to_text())
+        return 0
+    return make(planned, as_json=values.json)
+
+
+def make(planned: Plan, as_json: bool) -> int:
+    """Runs a plan: a progress bar on a terminal, a line for each file as it lands."""
+    from tqdm import tqdm
+
+    from noisette import engines, output
+    from noisette.generate import generate
+
+    networks = engines.load(planned)
+    proved = True
+    with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
+        for result in generate(planned, networks, progress=bar.update):
+            saved = output.write(planned, result)
+            proved = proved and saved.proved
+            bar.clear()
+            print(json.dumps(saved.describe(), ensure_ascii=False) if as_json else saved.to_text(), flush=True)
+    return 0 if proved else 1
+
+
+def models(argv: Sequence[str], prog: str) -> int:
+    """Lists the catalog."""
+    parser = Parser(prog=prog, description="The models that have a name; --model takes folders, files and hub ids too.")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    values = parser.parse(argv)
+    from dataclasses import asdict
+
+    from noisette.catalog import MODELS
+
+    if values.json:
+        print(json.dumps([asdict(model) for model in MODELS.values()]))
+        return 0
+    for model in MODELS.values():
+        print(f"{model.name:20} {model.about} ({model.licence}; {model.where})")
+    return 0
+
+
+def inspect(argv: Sequence[str], prog: str) -> int:
+    """Prints the metadata of files."""
+    parser = Parser(prog=prog, description="Show what a picture says of itself.")
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    from noisette.record import describe
+
+    for file in parser.parse(argv).files:
+        print(json.dumps(describe(Path(file)), indent=2, ensure_ascii=False))
+    return 0
+
+
+def verify(argv: Sequence[str], prog: str) -> int:
+    """Re-renders files and compares. Returns 0 when all are identical or within tolerance, 1 otherwise."""
+    parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--engine", help="run on this engine instead of the recorded one")
+    values = parser.parse(argv)
+    from noisette.verify import verify_file
+
+    verdicts = [verify_file(Path(file), engine=values.engine) for file in values.files]
+    for verdict in verdicts:
+        print(verdict.to_text(), flush=True)
+    return 0 if all(verdict.good for verdict in verdicts) else 1
+
+
+def train(argv: Sequence[str], prog: str) -> int:
+    """Hands over to the training commands."""
+    from noisette.train import main as train_main
+
+    return train_main(list(argv))
+
+
+def run(command: str, argv: Sequence[str]) -> int:
+    """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
+    functions: dict[str, Callable[[Sequence[str], str], int]] = {
+        "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
+    }  # fmt: skip
+    prog = os.path.basename(sys.argv[0])
+    try:
+        return functions[command](argv, prog if prog == f"{command}.py" else f"noisette {command}")
+    except UserError as error:
+        print(f"{prog}: {error}".replace("\n", " "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """`noisette COMMAND …`."""
+    if argv and argv[0] in COMMANDS:
+        return run(argv[0], argv[1:])
+    if argv and argv[0] == "--version":
+        print(f"noisette {__version__}")
+        return 0
+    usage = "\n".join(f"  {name:10} {about}" for name, about in COMMANDS.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: noisette COMMAND …\n\n{usage}\n\n`noisette COMMAND --help` tells more.")
+        return 0
+    print(f"noisette: unknown command {argv[0]!r}{nearest(argv[0], list(COMMANDS))}", file=sys.stderr)
+    return 2
+
+

@@ -1,0 +1,318 @@
+"""The plan: every check that a user's mistake can fail, made before any weight is read.
+
+`plan(recipe)` fills in what the recipe left open, decides the mode, the sizes and the engine, reads the base
+and the mask, and says which files would be written. Nothing heavy is imported; Pillow only when there is a base.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noisette import checkpoint as checkpoints
+from noisette.catalog import FAMILIES, MODELS, Family
+from noisette.checkpoint import Checkpoint
+from noisette.errors import UserError
+from noisette.recipe import Recipe, nearest, parse_seeds
+
+if TYPE_CHECKING:
+    from noisette.masks import Mask
+    from noisette.reading import Picture
+
+BUILTIN = Path(__file__).parent / "models"
+DEFAULT_SIDE = 512
+STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is written, and what the model composes on the way (pixels; canvas a multiple of the model's grid)."""
+
+    width: int
+    height: int
+    canvas_width: int
+    canvas_height: int
+    hires: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, decided: the recipe with nothing left open and everything `generate` needs besides weights."""
+
+    recipe: Recipe
+    mode: str
+    family: Family
+    checkpoint: Checkpoint
+    engine: str
+    engine_why: str
+    size: Size
+    seeds: tuple[int, ...]
+    out: Path
+    base: Picture | None
+    mask: Mask | None
+    notes: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that run: img2img and inpainting begin part-way (diffusers' get_timesteps)."""
+        count = self.recipe.num_inference_steps or 0
+        if self.mode in ("img2img", "inpainting"):
+            return min(int(count * (self.recipe.strength or 0.0)), count)
+        return count
+
+    @property
+    def evaluated_steps(self) -> int:
+        """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
+        return self.steps * len(self.seeds) * (2 if self.mode == "variation" else 1)
+
+    def picture_recipe(self, seed: int) -> Recipe:
+        """The recipe of one picture of this run: what its file carries."""
+        return replace(self.recipe, seed=str(seed), count=1, batch_size=1)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        from noisette.names import preview
+
+        recipe = self.recipe
+        return {
+            "mode": self.mode,
+            "model": recipe.model,
+            "family": self.family.name,
+            "engine": self.engine,
+            "engine_why": self.engine_why,
+            "precision": recipe.precision,
+            "size": [self.size.width, self.size.height],
+            "canvas": [self.size.canvas_width, self.size.canvas_height],
+            "hires": self.size.hires,
+            "sampler": recipe.sampler,
+            "schedule": recipe.schedule,
+            "num_inference_steps": recipe.num_inference_steps,
+            "steps": self.steps,
+            "guidance_scale": recipe.guidance_scale,
+            "strength": recipe.strength,
+            "seeds": list(self.seeds),
+            "files": [str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps)) for s in self.seeds],
+            "downloads": list(self.checkpoint.downloads),
+            "notes": list(self.notes),
+            "recipe": recipe.to_json(),
+        }
+
+    def to_text(self) -> str:
+        """The plan for a person, a line a fact."""
+        facts = self.describe()
+        width, height = facts["size"]
+        composed = "" if facts["size"] == facts["canvas"] else " (composed at {}x{})".format(*facts["canvas"])
+        rows = {
+            "model": f"{facts['model']} ({facts['family']})",
+            "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
+            "task": facts["mode"],
+            "size": f"{width}x{height}{composed}",
+            "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
+            "guidance": facts["guidance_scale"],
+            "seeds": ", ".join(map(str, self.seeds)),
+            "writes": ", ".join(facts["files"]),
+            "downloads": ", ".join(facts["downloads"]) or "nothing",
+        }
+        return "\n".join(f"{name:10} {value}" for name, value in rows.items())
+
+
+def mode_of(recipe: Recipe) -> str:
+    """text2img, img2img, inpainting or variation, from which inputs are given. Raises UserError."""
+    if recipe.base_img is None:
+        for name in NEEDS_BASE:
+            if getattr(recipe, name) not in (None, False):
+                raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
+    if recipe.strict_mask and recipe.mask_img is None:
+        raise UserError("--strict_mask True needs --base_img and --mask_img")
+    if recipe.variation:
+        return "variation"
+    if recipe.mask_img is not None:
+        return "inpainting"
+    return "text2img" if recipe.base_img is None else "img2img"
+
+
+def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) -> Recipe:
+    """Gives each open field the model's value, or the family's."""
+    values: dict[str, Any] = {
+        "num_inference_steps": family.steps,
+        "guidance_scale": family.guidance_scale,
+        "sampler": family.sampler,
+        "schedule": "model",
+        "strength": STRENGTH.get(mode),
+    } | defaults
+    if mode == "variation":
+        values["sampler"] = "euler_ancestral"
+    if recipe.seed == "":
+        values["seed"] = str(secrets.randbelow(2**32))
+    still_open = {f.name for f in fields(recipe) if getattr(recipe, f.name) in (None, "")}
+    return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
+
+
+def check_together(recipe: Recipe, mode: str, family: Family) -> None:
+    """What fields mean beside each other. Raises UserError."""
+    steps, strength = recipe.num_inference_steps, recipe.strength
+    assert steps is not None and recipe.guidance_scale is not None
+    if mode in ("img2img", "inpainting") and strength is not None and int(steps * strength) < 1:
+        raise UserError(
+            f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
+            f" --strength {math.ceil(100 / steps) / 100} is the least"
+        )
+    if recipe.sampler not in family.samplers:
+        raise UserError(f"--sampler {recipe.sampler} does not suit {family.name}: {', '.join(family.samplers)} do")
+    if recipe.schedule not in family.schedules:
+        raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
+    if mode == "variation" and recipe.sampler != "euler_ancestral":
+        raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
+    if recipe.guidance_start > recipe.guidance_end:
+        raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
+
+
+def without_effect(recipe: Recipe) -> list[str]:
+    """Arguments that the run would ignore, a line each."""
+    assert recipe.guidance_scale is not None
+    found = []
+    if recipe.guidance_scale <= 1:
+        if recipe.negative_prompts:
+            found.append(f"--negative_prompts has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1")
+        if recipe.guidance_rescale:
+            found.append(f"--guidance_rescale has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1")
+    return found
+
+
+def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
+    """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
+    width, height = recipe.img_w, recipe.img_h
+    if base is None:
+        side = max(DEFAULT_SIDE, native_side)
+        return width or side, height or side
+    if width is None and height is None:
+        return base
+    if width is None and height is not None:
+        return max(8, round(base[0] * height / base[1] / 8) * 8), height
+    if height is None and width is not None:
+        return width, max(8, round(base[1] * width / base[0] / 8) * 8)
+    assert width is not None and height is not None
+    return width, height
+
+
+def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: float | None) -> Size:
+    """What the model composes for a picture of width x height.
+
+    Within the model's reach: the same size, up to the next multiple of `grid`. Beyond it (both sides over
+    `native_side`, or an aspect over `max_aspect`; DESIGN's hires rule): native area in the asked aspect.
+    """
+    aspect = max(width, height) / min(width, height)
+    hires = min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect)
+    scale = native_side / math.sqrt(width * height) if hires else 1.0
+    nearest = round if hires else math.ceil
+    across, down = (max(1, nearest(side * scale / grid)) * grid for side in (width, height))
+    return Size(width, height, across, down, hires)
+
+
+def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
+    """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
+    from noisette.engines import INSTALL, installed
+
+    if recipe.engine != "auto":
+        if recipe.engine not in family.engines:
+            raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")
+        if recipe.engine == "openvino" and recipe.device not in ("auto", "cpu"):
+            raise UserError(f"--device {recipe.device} needs --engine torch: openvino runs on the CPU")
+        engine, why = recipe.engine, "asked for"
+    elif recipe.device in ("cuda", "mps"):
+        engine, why = "torch", f"for --device {recipe.device}"
+    else:
+        here = [name for name in family.engines if installed(name)]
+        engine = here[0] if here else family.engines[0]
+        why = f"the fastest one here on a CPU for {family.name}" if engine == "openvino" else f"what is installed for {family.name}"
+    if not installed(engine):
+        raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
+    return engine, why
+
+
+def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
+    """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
+    if recipe.base_img is None:
+        return None, None, []
+    from noisette import masks, reading
+
+    base = reading.read(reading.resolve(recipe.base_img))
+    if recipe.mask_img is None:
+        return base, None, []
+    mask = masks.read_mask(reading.resolve(recipe.mask_img))
+    if recipe.fit is None:
+        masks.check_same_size(base, mask)
+    return base, mask, masks.lint(mask)
+
+
+def fit_inputs(
+    base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
+) -> tuple[Picture | None, Mask | None, list[str]]:
+    """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
+    if base is None:
+        return None, None, []
+    from noisette import masks, pixels
+
+    how = recipe.fit or "crop"
+    fitted = pixels.fit(base, size.width, size.height, how)
+    notes = []
+    if fitted.size != base.size:
+        notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
+    if mask is None:
+        return fitted, None, notes
+    mask = pixels.fit_mask(mask, size.width, size.height, how)
+    masks.lint(mask)
+    return fitted, mask, notes
+
+
+def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
+    """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
+    row = MODELS.get(name)
+    looks_like_a_place = any(mark in name for mark in "/\\.") or Path(name).exists()
+    if row is None and not looks_like_a_place:
+        raise UserError(
+            f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
+            " a diffusers folder, a .safetensors file or a hub id"
+        )
+    where = name if row is None else row.where
+    if where.startswith("builtin:"):
+        where = str(BUILTIN / where.removeprefix("builtin:"))
+    checkpoint = checkpoints.locate(where)
+    family = FAMILIES[row.family if row else "stable-diffusion"]
+    if row is None:
+        return checkpoint, family, {}, family.max_aspect
+    return checkpoint, family, row.defaults, row.max_aspect
+
+
+def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, download: bool = True) -> Plan:
+    """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
+
+    What an argument would not do is an error, or with `lenient` a note.
+    """
+    mode = mode_of(recipe)
+    checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    recipe = fill(recipe, mode, family, defaults)
+    check_together(recipe, mode, family)
+    idle = without_effect(recipe)
+    if idle and not lenient:
+        raise UserError(idle[0])
+    engine, why = choose_engine(recipe, family)
+    base, mask, notes = read_inputs(recipe)
+    width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
+    size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
+    base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
+    if min(width, height) < checkpoint.native_side:
+        notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
+    if download:
+        from noisette.record import check_writable
+
+        checkpoint = checkpoints.fetch(checkpoint)
+        check_writable(out)
+    seeds = tuple(parse_seeds(recipe.seed, recipe.count))
+    return Plan(
+        recipe, mode, family, checkpoint, engine, why, size, seeds, out, base, repaint, (*idle, *fit_notes, *notes)
+    )

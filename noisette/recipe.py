@@ -1,0 +1,201 @@
+"""The recipe: everything that decides what a picture looks like, as one frozen dataclass.
+
+Its fields are the command-line flags, the JSON inside each file, the axes of a sweep and the body of an API
+request; name, type, default, bounds and help stand once, here. Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from noisette.errors import UserError
+
+SAMPLERS = ("euler", "ddim", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
+SCHEDULES = ("model", "leading", "trailing", "linspace", "karras", "exponential", "simple", "beta", "sgm_uniform")
+FITS = ("crop", "pad", "stretch")
+ENGINES = ("auto", "openvino", "torch")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+MAX_PROMPT = 10_000
+MAX_SIDE = 16_384
+MAX_PICTURES = 10_000
+MAX_SEED = 2**63 - 1
+
+
+def flag(default: Any, help: str, **rules: Any) -> Any:
+    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters)."""
+    return field(default=default, metadata={"help": help, **rules})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make. A field that is None takes the value that suits the model; `plan` fills it in."""
+
+    prompt: str = flag("", "what the picture shows; (word:1.3) weighs a word", longest=MAX_PROMPT)
+    negative_prompts: str = flag(
+        "", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT
+    )
+    base_img: str | None = flag(None, "the picture to start from (img2img, inpainting, variation)")
+    mask_img: str | None = flag(None, "white is repainted, black is kept (inpainting)")
+    strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
+    variation: bool = flag(False, "another version of the base picture")
+    img_w: int | None = flag(
+        None, "width in pixels, a multiple of 8", aliases=("width", "W"), low=8, high=MAX_SIDE, multiple=8
+    )
+    img_h: int | None = flag(
+        None, "height in pixels, a multiple of 8", aliases=("height", "H"), low=8, high=MAX_SIDE, multiple=8
+    )
+    fit: str | None = flag(None, "how a base of another shape meets the size: crop, pad or stretch", choices=FITS)
+    num_inference_steps: int | None = flag(None, "denoising steps", aliases=("steps",), low=1, high=1000)
+    guidance_scale: float | None = flag(None, "classifier-free guidance; 1 is none", low=0.0, high=100.0)
+    guidance_rescale: float = flag(0.0, "0..1, against over-exposure at high guidance", low=0.0, high=1.0)
+    guidance_start: float = flag(0.0, "guidance begins after this share of the steps", low=0.0, high=1.0)
+    guidance_end: float = flag(1.0, "guidance ends after this share of the steps", low=0.0, high=1.0)
+    strength: float | None = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
+    sampler: str | None = flag(None, "how to take the steps", choices=SAMPLERS)
+    schedule: str | None = flag(None, "where the noise levels lie", choices=SCHEDULES)
+    seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
+    count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
+    model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    engine: str = flag("auto", "what runs the networks", choices=ENGINES)
+    device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
+    precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
+    batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, and always prompt, model and seed."""
+        always = {"prompt", "model", "seed"}
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name in always or getattr(self, f.name) != f.default
+        }
+
+
+FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Recipe)}
+ALIASES: dict[str, str] = {
+    alias: name for name, f in FIELDS.items() for alias in f.metadata.get("aliases", ())
+}
+
+
+def kind(name: str) -> type:
+    """The type of a field's value: str, bool, int or float."""
+    annotation = str(FIELDS[name].type).removesuffix(" | None")
+    return {"str": str, "bool": bool, "int": int, "float": float}[annotation]
+
+
+def parse_bool(name: str, text: str) -> bool:
+    """`True`, `yes`, `1`, … and their opposites in any case. Raises UserError for anything else."""
+    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    if text.strip().lower() not in words:
+        raise UserError(f"--{name} {text!r} is neither True nor False")
+    return words[text.strip().lower()]
+
+
+def parse_number(name: str, text: str, type_: type[int] | type[float]) -> int | float:
+    """A finite number of the field's type. Raises UserError otherwise."""
+    what = "a whole number" if type_ is int else "a number"
+    try:
+        value = type_(text)
+    except ValueError:
+        raise UserError(f"--{name} {text!r} is not {what}") from None
+    if not math.isfinite(value):
+        raise UserError(f"--{name} {text!r} is not a finite number")
+    return value
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of field `name` from what stands on a command line or in a table. Raises UserError."""
+    if kind(name) is bool:
+        return parse_bool(name, text)
+    if kind(name) in (int, float):
+        return parse_number(name, text, kind(name))
+    return text
+
+
+def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
+    """' (did you mean X?)' for the word that looks most alike, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError with the nearest choice and all of them."""
+    if value not in choices:
+        raise UserError(f"--{name} {value!r} is unknown{nearest(value, choices)}; there are: {', '.join(choices)}")
+
+
+def check_multiple(name: str, value: int, multiple: int) -> None:
+    """Raises UserError naming the two nearest multiples."""
+    if value % multiple:
+        below = value // multiple * multiple
+        raise UserError(
+            f"--{name} {value} is not a multiple of {multiple}: {max(below, multiple)} and {below + multiple} are"
+        )
+
+
+def check_field(name: str, value: Any) -> None:
+    """Holds `value` against the field's type, bounds and choices. Raises UserError."""
+    rules = FIELDS[name].metadata
+    if value is None and FIELDS[name].default is None:
+        return
+    wanted = kind(name)
+    fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and wanted is not bool):
+        raise UserError(f"--{name} {value!r} is not of type {wanted.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name} {value!r} is not a finite number")
+    low, high = rules.get("low"), rules.get("high")
+    if low is not None and not low <= value <= high:
+        raise UserError(f"--{name} {value} is out of range: {low} to {high}")
+    if "multiple" in rules:
+        check_multiple(name, value, rules["multiple"])
+    if "choices" in rules:
+        check_choice(name, value, rules["choices"])
+    if "longest" in rules and len(value) > rules["longest"]:
+        raise UserError(f"--{name} has {len(value):,} characters: at most {rules['longest']:,}")
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Holds each field against its own rules; what fields mean together is `plan`'s. Raises UserError."""
+    for name in FIELDS:
+        check_field(name, getattr(recipe, name))
+    parse_seeds(recipe.seed, recipe.count)
+    return recipe
+
+
+def parse_seeds(text: str, count: int = 1) -> list[int]:
+    """'1,2,5-7' with count c gives each seed s as s, s+1, …, s+c-1; '' gives []. Raises UserError."""
+    seeds: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        match = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", part)
+        if not match:
+            raise UserError(f"--seed {text!r} is not a seed: write 1024 or 1,2,5-10")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last - first >= MAX_PICTURES or last + count > MAX_SEED:
+            raise UserError(f"--seed {part} is no range of at most {MAX_PICTURES:,} seeds from 0 to {MAX_SEED}")
+        seeds += [seed + i for seed in range(first, last + 1) for i in range(count)]
+    if text.strip() and not seeds:
+        raise UserError(f"--seed {text!r} is not a seed: write 1024 or 1,2,5-10")
+    if len(seeds) > MAX_PICTURES:
+        raise UserError(f"--seed {text!r} and --count {count} are {len(seeds):,} pictures: at most {MAX_PICTURES:,}")
+    return seeds
+
+
+def from_mapping(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from JSON values (a file's metadata, an API body). Unknown names raise UserError."""
+    named = {ALIASES.get(name, name): value for name, value in values.items()}
+    for name in named:
+        if name not in FIELDS:
+            raise UserError(f"a recipe has no field {name!r}{nearest(name, list(FIELDS))}")
+    if isinstance(named.get("seed"), int):
+        named["seed"] = str(named["seed"])
+    return check(Recipe(**named))
+
