@@ -63,6 +63,19 @@ class Checkpoint:
         rename = {"vae": ldm_keys.new_vae_name, "text_encoder": self._text_name}.get(network, str)
         return {rename(name): tensor for name, tensor in stored.items()}
 
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels to a latent along each side: the grid that a canvas keeps to."""
+        vae = self.configs["vae"]
+        is_tiny = vae.get("_class_name") == "AutoencoderTiny"
+        blocks = vae["encoder_block_out_channels" if is_tiny else "block_out_channels"]
+        return int(2 ** (len(blocks) - 1))
+
+    @property
+    def native_side(self) -> int:
+        """The side of the square that the model was trained on, in pixels."""
+        return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":
             return name.removeprefix("bert.")

@@ -16,11 +16,13 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
-from noisette.recipe import Recipe, parse_seeds
+from noisette.recipe import Recipe, nearest, parse_seeds
 
 if TYPE_CHECKING:
-    from noisette.pixels import Mask, Picture
+    from noisette.masks import Mask
+    from noisette.reading import Picture
 
+BUILTIN = Path(__file__).parent / "models"
 DEFAULT_SIDE = 512
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
@@ -181,7 +183,7 @@ def without_effect(recipe: Recipe) -> list[str]:
     return found
 
 
-def aspect_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
+def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
     """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
     width, height = recipe.img_w, recipe.img_h
     if base is None:
@@ -212,34 +214,105 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
 
 
 def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
-    """The engine and why. Raises UserError when the asked one can't run this."""
-    from noisette.engines import installed
+    """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
+    from noisette.engines import INSTALL, installed
 
     if recipe.engine != "auto":
         if recipe.engine not in family.engines:
             raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")
         if recipe.engine == "openvino" and recipe.device not in ("auto", "cpu"):
-            raise UserError(f"--engine openvino runs on the CPU, not on --device {recipe.device}: take --engine torch")
+            raise UserError(f"--device {recipe.device} needs --engine torch: openvino runs on the CPU")
         engine, why = recipe.engine, "asked for"
     elif recipe.device in ("cuda", "mps"):
-        engine, why = "torch", f"--device {recipe.device}"
+        engine, why = "torch", f"for --device {recipe.device}"
     else:
-        engine, why = next(((e, "the first engine installed here that runs it") for e in family.engines if installed(e)), (family.engines[-1], "needed for this family"))
+        here = [name for name in family.engines if installed(name)]
+        engine = here[0] if here else family.engines[0]
+        why = f"the fastest one here on a CPU for {family.name}" if engine == "openvino" else f"what is installed for {family.name}"
     if not installed(engine):
-        raise UserError(f"the {engine} engine is not installed: pip3 install -r {'requirements-torch.txt' if engine == 'torch' else 'requirements.txt'}")
+        raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
     return engine, why
 
 
 def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
-    """The base and the mask as files have them, checked, and what is worth a note. Raises UserError."""
+    """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None:
         return None, None, []
-    from noisette import pixels
+    from noisette import masks, reading
 
-    base = pixels.read(pixels.resolve(recipe.base_img))
+    base = reading.read(reading.resolve(recipe.base_img))
     if recipe.mask_img is None:
         return base, None, []
-    mask = pixels.read_mask(pixels.resolve(recipe.mask_img))
+    mask = masks.read_mask(reading.resolve(recipe.mask_img))
     if recipe.fit is None:
-        pixels.check_same_size(base, mask)
-    return base, mask, pixels.lint(mask)
+        masks.check_same_size(base, mask)
+    return base, mask, masks.lint(mask)
+
+
+def fit_inputs(
+    base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
+) -> tuple[Picture | None, Mask | None, list[str]]:
+    """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
+    if base is None:
+        return None, None, []
+    from noisette import masks, pixels
+
+    how = recipe.fit or "crop"
+    fitted = pixels.fit(base, size.width, size.height, how)
+    notes = []
+    if fitted.size != base.size:
+        notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
+    if mask is None:
+        return fitted, None, notes
+    mask = pixels.fit_mask(mask, size.width, size.height, how)
+    masks.lint(mask)
+    return fitted, mask, notes
+
+
+def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
+    """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
+    row = MODELS.get(name)
+    looks_like_a_place = any(mark in name for mark in "/\\.") or Path(name).exists()
+    if row is None and not looks_like_a_place:
+        raise UserError(
+            f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
+            " a diffusers folder, a .safetensors file or a hub id"
+        )
+    where = name if row is None else row.where
+    if where.startswith("builtin:"):
+        where = str(BUILTIN / where.removeprefix("builtin:"))
+    checkpoint = checkpoints.locate(where)
+    family = FAMILIES[row.family if row else "stable-diffusion"]
+    if row is None:
+        return checkpoint, family, {}, family.max_aspect
+    return checkpoint, family, row.defaults, row.max_aspect
+
+
+def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, download: bool = True) -> Plan:
+    """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
+
+    What an argument would not do is an error, or with `lenient` a note.
+    """
+    mode = mode_of(recipe)
+    checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    recipe = fill(recipe, mode, family, defaults)
+    check_together(recipe, mode, family)
+    idle = without_effect(recipe)
+    if idle and not lenient:
+        raise UserError(idle[0])
+    engine, why = choose_engine(recipe, family)
+    base, mask, notes = read_inputs(recipe)
+    width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
+    size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
+    base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
+    if min(width, height) < checkpoint.native_side:
+        notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
+    if download:
+        from noisette.record import check_writable
+
+        checkpoint = checkpoints.fetch(checkpoint)
+        check_writable(out)
+    seeds = tuple(parse_seeds(recipe.seed, recipe.count))
+    return Plan(
+        recipe, mode, family, checkpoint, engine, why, size, seeds, out, base, repaint, (*idle, *fit_notes, *notes)
+    )

@@ -8,14 +8,22 @@ arithmetic of a sampler is the same, bit for bit, on every engine and device.
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from noisette.plan import Plan
+
     Array = NDArray[np.float32]
     Ids = NDArray[np.int64]
+
+MODULES = {"openvino": "noisette.engines.openvino", "torch": "noisette.engines.torch_engine"}
+NEEDS = {"openvino": ("openvino",), "torch": ("torch", "diffusers", "transformers")}
+INSTALL = {"openvino": "requirements.txt", "torch": "requirements-torch.txt"}
 
 
 class Networks(Protocol):
@@ -42,3 +50,15 @@ class Networks(Protocol):
     def decode_image(self, latents: Array) -> Array:
         """The VAE decoder: unscaled latents [B, C, h, w] -> pixels [B, 3, H, W], about [-1, 1], not clipped."""
         ...
+
+
+def installed(engine: str) -> bool:
+    """Whether what the engine imports is installed; nothing is imported to find out."""
+    return all(find_spec(package) is not None for package in NEEDS[engine])
+
+
+def load(plan: Plan) -> Networks:
+    """The plan's networks on its engine: the one slow step before sampling."""
+    module = import_module(MODULES[plan.engine])
+    networks: Networks = module.load(plan.checkpoint, device=plan.recipe.device, precision=plan.recipe.precision)
+    return networks

@@ -1,1 +1,50 @@
-"""Families of models, wrapped once each: what the networks of a checkpoint mean."""
+"""Families: what a model means. A family is wrapped once, here at the border, and then every mode works for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from noisette.engines import Array
+    from noisette.noise import Noise
+    from noisette.sampling import Denoise, Level
+
+
+class Model(Protocol):
+    """What `generate` asks of a family. Arrays are float32 NumPy; a family's module has `load(networks, checkpoint)`."""
+
+    masked: bool  # the network itself takes the mask and the masked picture (9-channel inpainting)
+
+    def encode_prompt(self, prompts: str, negative: str) -> Any:
+        """The conditions of a run, computed once; `.cut` holds the words that found no room."""
+        ...
+
+    def levels(self, num_inference_steps: int, schedule: str, sampler: str) -> list[Level]:
+        """The n + 1 noise levels of a run, noisy to clean."""
+        ...
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
+        """The shape of one picture's latents, without the batch."""
+        ...
+
+    def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
+        """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], the posterior drawn from each stream."""
+        ...
+
+    def denoiser(
+        self,
+        conditions: Any,
+        guidance_scale: float,
+        guidance_rescale: float,
+        guidance_interval: tuple[float, float],
+        levels: Sequence[Level],
+        beside: Array | None,
+    ) -> Denoise:
+        """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x."""
+        ...
+
+    def decode(self, latents: Array) -> Array:
+        """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1]."""
+        ...

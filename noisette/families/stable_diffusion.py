@@ -6,23 +6,24 @@ encoder) is read from the checkpoint. Arrays are float32 NumPy; the networks may
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisette import text
 from noisette.checkpoint import Checkpoint
-from noisette.sampling import Level, Table, x0_from
+from noisette.sampling import Denoise, Level
+from noisette.schedules import CLEAN, Table, make_levels, make_table
 
 if TYPE_CHECKING:
     from noisette.engines import Networks
     from noisette.noise import Noise
 
 Array = NDArray[np.float32]
-Denoise = Callable[[Array, Level], Array]
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,32 @@ class StableDiffusion:
         configs = checkpoint.configs
         vae, unet, encoder = configs["vae"], configs["unet"], configs["text_encoder"]
         self.networks = networks
-        self.kind = checkpoint.kind
+        self.masked = checkpoint.kind == "sd-inpaint"
         self.is_tiny = vae["_class_name"] == "AutoencoderTiny"
-        blocks = vae["encoder_block_out_channels"] if self.is_tiny else vae["block_out_channels"]
-        self.vae_scale_factor: int = 2 ** (len(blocks) - 1)
+        self.vae_scale_factor = checkpoint.vae_scale_factor
         self.latent_channels: int = vae.get("latent_channels", 4)
         self.scaling_factor: float = vae.get("scaling_factor", 1.0 if self.is_tiny else 0.18215)
-        self.grid: int = self.vae_scale_factor * 2 ** (len(unet["block_out_channels"]) - 1)
-        self.native_side: int = unet["sample_size"] * self.vae_scale_factor
-        self.prediction_type: str = configs["scheduler"].get("prediction_type", "epsilon")
-        self.table = Table.from_config(configs["scheduler"])
+        self.scheduler: dict[str, Any] = configs["scheduler"]
+        self.prediction_type: str = self.scheduler.get("prediction_type", "epsilon")
+        self.table = table_of(self.scheduler)
         self.use_mask: bool = bool(encoder.get("use_attention_mask", False))
         self.can_chunk: bool = encoder["model_type"] == "clip_text_model"
         self.tokenizer = text.load(
             checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"]
         )
+
+    def levels(self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler") -> list[Level]:
+        """The n + 1 noise levels of a run, noisy to clean; "model" is the spacing its scheduler was published with.
+
+        They end at a clean picture, but for `ddim` at the table's first level where the scheduler says so
+        (set_alpha_to_one false, as Stable Diffusion 1.x), like diffusers' DDIMScheduler.
+        """
+        spacing = self.scheduler.get("timestep_spacing", "leading")
+        offset = self.scheduler.get("steps_offset", 0)
+        whole = sampler != "ddim" or self.scheduler.get("set_alpha_to_one", True)
+        last = CLEAN if whole else self.table.level(0)
+        schedule = spacing if schedule == "model" else schedule
+        return make_levels(self.table, num_inference_steps, schedule, spacing, offset, last)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """[C, h, w] of the latents of a picture whose sides are multiples of vae_scale_factor."""
@@ -105,21 +117,6 @@ class StableDiffusion:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1], not clipped."""
         return self.networks.decode_image(latents / self.scaling_factor)
 
-    def mask_channels(self, pixels: Array, mask: Array, streams: Sequence[Noise]) -> Array:
-        """What a 9-channel UNet takes beside the latents: [B, 1 + C, h, w], mask and masked-image latents.
-
-        pixels [1, 3, H, W]; mask [1, 1, H, W], 1 = repaint. The masked image is grey where it is repainted; its
-        posterior is drawn after the starting noise (diffusers' order).
-        """
-        masked = self.encode_image(pixels * (mask < 0.5), streams)
-        small = np.repeat(self.latent_mask(mask), len(masked), axis=0)
-        return np.concatenate([small, masked], axis=1)
-
-    def latent_mask(self, mask: Array) -> Array:
-        """A mask [1, 1, H, W] at the latents' size, the nearest pixel up and left (torch's `nearest`)."""
-        step = self.vae_scale_factor
-        return mask[:, :, ::step, ::step]
-
     def denoiser(
         self,
         conditions: Conditions,
@@ -127,24 +124,25 @@ class StableDiffusion:
         guidance_rescale: float = 0.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         levels: Sequence[Level] = (),
-        channels: Array | None = None,
+        beside: Array | None = None,
     ) -> Denoise:
         """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] at alpha·x0 + sigma·noise.
 
         Classifier-free guidance (Ho and Salimans 2022) in the space of the UNet's output, when
         `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023, eq.
         15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et al. 2024);
-        outside only the conditional branch runs. `channels`: `mask_channels` of a 9-channel UNet.
+        outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet takes beside x.
         """
         guided_at = guided_levels(guidance_interval, levels)
 
         def predict(x: Array, timestep: float, context: Array) -> Array:
             times = len(context) // len(x)
-            inputs = x if channels is None else np.concatenate([x, channels], axis=1)
+            inputs = x if beside is None else np.concatenate([x, beside], axis=1)
             return self.networks.denoise(np.concatenate([inputs] * times), timestep, context)
 
         def denoise(x: Array, level: Level) -> Array:
-            timestep = self.table.timestep_of(level)
+            x, level = variance_preserving(x, level)
+            timestep = self.table.timestep(level)
             positive = spread(conditions.positive, len(x))
             if guidance_scale <= 1 or not guided_at(level):
                 return x0_from(self.prediction_type, predict(x, timestep, positive), x, level)
@@ -158,7 +156,39 @@ class StableDiffusion:
         return denoise
 
 
-Model = StableDiffusion
+
+load = StableDiffusion
+
+
+def table_of(scheduler: Mapping[str, Any]) -> Table:
+    """The training noise levels of a diffusers scheduler config; its defaults are those of DDIMScheduler."""
+    return make_table(
+        scheduler.get("beta_schedule", "linear"),
+        scheduler.get("beta_start", 0.0001),
+        scheduler.get("beta_end", 0.02),
+        scheduler.get("num_train_timesteps", 1000),
+        scheduler.get("rescale_betas_zero_snr", False),
+    )
+
+
+def variance_preserving(x: Array, level: Level) -> tuple[Array, Level]:
+    """x and its level scaled so that alpha^2 + sigma^2 = 1, as the UNet was trained; x0 is the same."""
+    norm = math.hypot(*level)
+    return x / np.float32(norm), Level(level.alpha / norm, level.sigma / norm)
+
+
+def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Array:
+    """x0 from the UNet's output at x = alpha * x0 + sigma * noise.
+
+    epsilon: (x - sigma * e) / alpha, undefined at alpha = 0; v_prediction (Salimans and Ho 2022, appendix D):
+    alpha * x - sigma * v; sample: the output.
+    """
+    alpha, sigma = np.float32(level.alpha), np.float32(level.sigma)
+    if prediction_type == "v_prediction":
+        return alpha * x - sigma * output
+    if prediction_type == "sample":
+        return output
+    return (x - sigma * output) / alpha
 
 
 def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
@@ -200,25 +230,3 @@ def guided_levels(interval: tuple[float, float], levels: Sequence[Level]) -> Cal
 def angle(level: Level) -> float:
     """The noise of a level as an angle, 0 clean to pi/2 pure noise; grows with sigma / alpha."""
     return float(np.arctan2(level.sigma, level.alpha))
-
-
-def hold_known(denoise: Denoise, known: Array, mask: Array, noise: Array, first: Level) -> Denoise:
-    """Inpainting with any sampler: the denoiser sees the known region as it is at each level.
-
-    known: the base's latents [B, C, h, w]; mask [1 or B, 1, h, w], 1 = repaint; noise: the start's, the same at
-    each level. What a step makes of the known region is overwritten before it is seen again, so this equals
-    diffusers' 4-channel inpainting, which overwrites it after each step; there as here the first evaluation
-    sees the start as it is. Close the sampler's result with `keep_known`.
-    """
-
-    def held(x: Array, level: Level) -> Array:
-        if level == first:
-            return denoise(x, level)
-        return denoise(keep_known(x, level.alpha * known + level.sigma * noise, mask), level)
-
-    return held
-
-
-def keep_known(x: Array, known: Array, mask: Array) -> Array:
-    """(1 - mask)·known + mask·x."""
-    return (1 - mask) * known + mask * x

@@ -1,0 +1,102 @@
+"""How a picture is made here, on one screen: condition, start, denoise, decode, finish.
+
+Every mode is the same loop (see modes.py): text2img starts from pure noise, img2img part-way from the noised
+base; inpainting also holds the known region; variation meets the base's own noise. A batch is a stack of
+independent pictures: each has a noise stream of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from noisette import pixels
+from noisette.modes import MODES, Job
+from noisette.noise import Noise
+from noisette.reading import Picture
+from noisette.sampling import SAMPLERS
+
+if TYPE_CHECKING:
+    from noisette.engines import Array, Networks
+    from noisette.plan import Plan
+
+SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless it is strict
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture, finished; `facts` are what only the run could know (method, words cut, …)."""
+
+    seed: int
+    picture: Picture
+    seconds: float
+    facts: dict[str, Any]
+
+
+def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda: None) -> Iterator[Result]:
+    """Yields the plan's pictures in the order of its seeds; `progress()` is called after each step."""
+    recipe = plan.recipe
+    model = import_module(plan.family.module).load(networks, plan.checkpoint)
+    prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
+    base, mask = on_canvas(plan)
+
+    for seeds in batches(plan.seeds, recipe.batch_size):
+        began = time.perf_counter()
+        streams = [Noise(seed) for seed in seeds]
+        job = Job(model, prompt, recipe, streams, seeds, plan.size.canvas_width, plan.size.canvas_height, base, mask, progress)
+        start = MODES[plan.mode](job)
+        x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
+        images = model.decode(start.end(x))
+        seconds = (time.perf_counter() - began) / len(seeds)
+        for seed, image in zip(seeds, images):
+            yield Result(seed, finish(plan, image), seconds, start.facts)
+
+
+def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
+    """The seeds, `size` at a time."""
+    for first in range(0, len(seeds), size):
+        yield seeds[first : first + size]
+
+
+def on_canvas(plan: Plan) -> tuple[Array | None, Array | None]:
+    """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W] of 0 and 1 at the size the model composes.
+
+    Within the model's reach they are padded by repeating the edge; beyond it they are brought to the canvas, and
+    a pixel of the mask is white there when any of what it stands for is.
+    """
+    if plan.base is None:
+        return None, None
+    width, height, hires = plan.size.canvas_width, plan.size.canvas_height, plan.size.hires
+    if hires:
+        base = pixels.fit(plan.base, width, height, "stretch")
+    else:
+        base = replace(plan.base, data=pixels.pad_to(plan.base.data, width, height))
+    if plan.mask is None:
+        return pixels.to_model(base), None
+    bring = pixels.shrink_mask if hires else pixels.pad_to
+    return pixels.to_model(base), bring(plan.mask.repaint, width, height)[None, None].astype(np.float32)
+
+
+def finish(plan: Plan, image: Array) -> Picture:
+    """Pixels [3, H, W] of the canvas to the picture that is written; the mask is the last thing that happens."""
+    size = plan.size
+    painted = pixels.from_model(image)
+    if not size.hires:
+        painted = painted[: size.height, : size.width]
+    elif plan.base is None:
+        painted = pixels.fit(Picture(painted), size.width, size.height, "crop").data
+    else:
+        painted = pixels.resize(painted, size.width, size.height)
+    if plan.base is None:
+        return Picture(painted)
+    if plan.mask is None:
+        return Picture(painted, info=plan.base.info)
+    if plan.recipe.strict_mask:
+        return pixels.composite(plan.base, painted, plan.mask.repaint)
+    weight = pixels.soften(plan.mask.repaint, SEAM * size.width / size.canvas_width)
+    return pixels.composite(plan.base, pixels.blend(plan.base, painted, weight), weight > 0)

@@ -1,0 +1,124 @@
+"""Masks: white is repainted, black is kept; what a mask picture means, and what is likely wrong with one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisette.errors import UserError
+from noisette.reading import Picture, read
+
+WHITE = 128
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's L
+
+
+@dataclass(frozen=True)
+class Mask:
+    """`values` uint8 [H, W], 0 (kept) to 255 (repainted); `carrier` says what of the picture they came from.
+
+    carrier: grey (its brightness), opaque (its alpha, opaque is repainted) or holes (transparent is).
+    """
+
+    values: NDArray[np.uint8]
+    name: str = "mask"
+    carrier: str = "grey"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.values.shape[1], self.values.shape[0]
+
+    @property
+    def repaint(self) -> NDArray[np.bool_]:
+        """True [H, W] where the mask is white (128 and more)."""
+        return self.values >= WHITE
+
+    def inverted(self) -> Mask:
+        """Black for white: what was repainted is kept."""
+        return Mask(255 - self.values, self.name, self.carrier)
+
+
+def brightness(picture: Picture) -> NDArray[np.uint8]:
+    """The luma of the colours [H, W], 0 to 255, whatever their alpha."""
+    if picture.mode == "I;16":
+        return (picture.data[..., 0] >> 8).astype(np.uint8)
+    if picture.grey:
+        return np.asarray(picture.data[..., 0], np.uint8)
+    luma: NDArray[np.float32] = picture.data[..., :3].astype(np.float32) @ LUMA
+    return np.rint(luma).astype(np.uint8)
+
+
+def mask_of(picture: Picture, name: str = "mask") -> Mask:
+    """The mask that a picture means.
+
+    Opaque pictures: brightness. With transparency: one colour painted on nothing is a mask in alpha (opaque
+    is repainted); black and white painted on nothing is a grey mask on black; a picture with holes (as image
+    editors and DALL-E use them) is repainted in the holes.
+    """
+    alpha, grey = picture.alpha, brightness(picture)
+    if alpha is None or alpha.min() == 255:
+        return Mask(grey, name)
+    colours = picture.data[alpha > 0][:, :-1]
+    if len(colours) == 0 or (colours == colours[0]).all():
+        return Mask(np.array(alpha, np.uint8), name, "opaque")
+    if (colours == colours[:, :1]).all() and np.isin(colours, (0, 255)).all():
+        return Mask(np.rint(grey * (alpha / 255.0)).astype(np.uint8), name)
+    return Mask(np.array(255 - alpha, np.uint8), name, "holes")
+
+
+def read_mask(path: Path) -> Mask:
+    """The mask in a file. Raises UserError as `read` does."""
+    return mask_of(read(path), str(path))
+
+
+def lint(mask: Mask) -> list[str]:
+    """What is likely not meant, a line each, with what mends it. Raises UserError for an empty mask."""
+    values, repaint = mask.values, mask.repaint
+    if not repaint.any():
+        raise UserError(
+            f"the mask {mask.name} is empty, its brightest pixel is {values.max()}:"
+            f" paint white ({WHITE} and more) what should be repainted"
+        )
+    found = []
+    if mask.carrier == "opaque":
+        found.append(
+            f"the mask {mask.name} is carried in alpha: opaque is repainted; --invert_mask for the opposite"
+        )
+    if mask.carrier == "holes":
+        found.append(
+            f"the mask {mask.name} is a picture with holes: repainted are the holes; --invert_mask if not"
+        )
+    if repaint.all():
+        found.append(f"the mask {mask.name} is white all over: everything is repainted")
+    elif looks_inverted(repaint):
+        found.append(
+            f"the mask {mask.name} looks inverted: {repaint.mean():.0%} is white and repainted, the rim too;"
+            " --invert_mask if black is what should change"
+        )
+    between = int(((values > 0) & (values < 255)).sum())
+    if between:
+        almost = "almost black and white" if between <= 0.05 * values.size else "grey"
+        found.append(
+            f"the mask {mask.name} is {almost}: {between:,} of its {values.size:,} pixels lie between;"
+            f" {WHITE} and more is repainted, less is kept"
+        )
+    return found
+
+
+def looks_inverted(repaint: NDArray[np.bool_]) -> bool:
+    """Mostly white, nearly all of its rim too: a spot to keep, where a spot to repaint is common."""
+    rim = np.concatenate([repaint[0], repaint[-1], repaint[:, 0], repaint[:, -1]])
+    return bool(repaint.mean() > 0.5 and rim.mean() > 0.9)
+
+
+def check_same_size(base: Picture, mask: Mask) -> None:
+    """Raises UserError, naming both sizes, for a mask of another size than its base."""
+    if base.size != mask.size:
+        (w, h), (mask_w, mask_h) = base.size, mask.size
+        raise UserError(
+            f"the mask {mask.name} is {mask_w}x{mask_h}, the base {w}x{h}: make them the same, or say how"
+            " they meet by --fit crop, pad or stretch"
+        )

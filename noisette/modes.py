@@ -1,0 +1,192 @@
+"""Modes are starts and constraints of the one loop: where x begins, which noise it meets, what it must hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from noisette.noise import Noise, slerp
+from noisette.sampling import Callback, Denoise, Draw, Level, ancestral_step, keep
+from noisette.schedules import from_strength
+
+if TYPE_CHECKING:
+    from noisette.engines import Array
+    from noisette.families import Model
+    from noisette.recipe import Recipe
+
+GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything a sampler is handed, and how its x becomes the latents to decode."""
+
+    denoise: Denoise
+    x: Array
+    levels: list[Level]
+    noise: Draw
+    callback: Callback = keep
+    end: Callable[[Array], Array] = lambda x: x
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch: the model with its prompt, a noise stream a picture, and the inputs at the size of the canvas."""
+
+    model: Model
+    prompt: Any
+    recipe: Recipe
+    streams: Sequence[Noise]
+    seeds: Sequence[int]
+    width: int
+    height: int
+    base: Array | None = None  # pixels [1, 3, H, W] in [-1, 1]
+    mask: Array | None = None  # [1, 1, H, W], 1 is repainted
+    progress: Callable[[], object] = lambda: None
+
+    def draw(self) -> Array:
+        """Fresh unit normals for the whole batch, each picture's from its own stream."""
+        shape = self.model.latent_shape(self.width, self.height)
+        return np.stack([stream.normal(shape) for stream in self.streams])
+
+    def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
+        """The model's denoiser for these levels."""
+        recipe = self.recipe
+        interval = recipe.guidance_start, recipe.guidance_end
+        scales = recipe.guidance_scale, recipe.guidance_rescale
+        return self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+
+    def levels(self) -> list[Level]:
+        """All levels of the recipe."""
+        recipe = self.recipe
+        return self.model.levels(recipe.num_inference_steps, recipe.schedule, recipe.sampler)
+
+    def count(self, i: int, x: Array, x0: Array) -> Array:
+        """The callback that counts a step."""
+        self.progress()
+        return x
+
+
+def pure_noise(level: Level, noise: Array) -> Array:
+    """x at the first level when there is no picture: noise as large as signal and noise together."""
+    return np.float32(math.hypot(*level)) * noise
+
+
+def noised(latents: Array, level: Level, noise: Array) -> Array:
+    """x_t = alpha * x0 + sigma * noise."""
+    return np.float32(level.alpha) * latents + np.float32(level.sigma) * noise
+
+
+def latent_mask(mask: Array, shape: tuple[int, ...]) -> Array:
+    """The mask [1, 1, H, W] on the latents' grid: a cell is repainted when any of its pixels is."""
+    height, width = shape[-2:]
+    cells = mask.reshape(1, 1, height, mask.shape[2] // height, width, mask.shape[3] // width)
+    return cells.max(axis=(3, 5))
+
+
+def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callback:
+    """After step i, the black part of the mask becomes `known(i)`: the base at that noise level (RePaint without jumps)."""
+
+    def callback(i: int, x: Array, x0: Array) -> Array:
+        return count(i, mask * x + (1 - mask) * known(i), x0)
+
+    return callback
+
+
+def text2img(job: Job) -> Start:
+    """From pure noise."""
+    levels = job.levels()
+    return Start(job.denoiser(levels), pure_noise(levels[0], job.draw()), levels, job.draw, job.count)
+
+
+def img2img(job: Job) -> Start:
+    """From the noised base, the last `strength` share of the steps (SDEdit, Meng et al. 2022)."""
+    levels = from_strength(job.levels(), job.recipe.strength)
+    latents = job.model.encode_image(job.base, job.streams)
+    return Start(job.denoiser(levels), noised(latents, levels[0], job.draw()), levels, job.draw, job.count)
+
+
+def inpainting(job: Job) -> Start:
+    """As img2img (from pure noise at strength 1), with the known region held at each step.
+
+    A 9-channel network is shown the mask and the masked base instead and holds the rest by itself.
+    Random draws come in the order of diffusers' StableDiffusionInpaintPipeline.
+    """
+    recipe, model = job.recipe, job.model
+    levels = from_strength(job.levels(), recipe.strength)
+    whole = recipe.strength == 1.0
+    latents = None if model.masked and whole else model.encode_image(job.base, job.streams)
+    noise = job.draw()
+    x = pure_noise(levels[0], noise) if whole or latents is None else noised(latents, levels[0], noise)
+    mask = latent_mask(job.mask, x.shape)
+    if model.masked:
+        masked = model.encode_image(job.base * (job.mask < 0.5), job.streams)
+        beside = np.concatenate([np.repeat(mask, len(x), axis=0), masked], axis=1)
+        return Start(job.denoiser(levels, beside), x, levels, job.draw, job.count, facts={"held": "9-channel"})
+    callback = hold(lambda i: noised(latents, levels[i + 1], noise), mask, job.count)
+    return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"held": "latents"})
+
+
+def variation(job: Job) -> Start:
+    """Ancestral sampling with the base's own noise, mixed with fresh noise by `strength`.
+
+    The noise of each step that would lead the sampler along a noised path of the base is worked out first
+    (edit-friendly DDPM inversion, Huberman-Spiegelglas et al. 2024), then turned towards fresh noise (slerp).
+    At strength 0 the result is the base's own reconstruction, at strength 1 the picture of the pure seed.
+    """
+    strength = job.recipe.strength
+    levels = job.levels()
+    denoise = job.denoiser(levels)
+    path_streams = [Noise(seed ^ GOLDEN) for seed in job.seeds]
+    latents = job.model.encode_image(job.base, path_streams)
+    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in path_streams])) for level in levels]
+    own, rest = walk(job, denoise, path, levels)
+
+    x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
+    steps = iter(own)
+    callback = job.count
+    if job.mask is not None:
+        callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
+    return Start(
+        denoise,
+        x,
+        levels,
+        noise=lambda: turned(next(steps), job.draw(), strength),
+        callback=callback,
+        end=lambda x: x + np.float32(1 - strength) * rest,
+        facts={"method": "edit-friendly DDPM inversion", "strength": strength},
+    )
+
+
+def walk(job: Job, denoise: Denoise, path: list[Array], levels: list[Level]) -> tuple[list[Array], Array]:
+    """The noise of each ancestral step along `path`, and what the last, noiseless step leaves over."""
+    own = []
+    rest = np.zeros_like(path[0])
+    for x, after, now, then in zip(path, path[1:], levels, levels[1:]):
+        x0 = denoise(x, now)
+        job.progress()
+        mean = ancestral_step(x, x0, now, then, lambda like=x: np.zeros_like(like))
+        unit = ancestral_step(np.zeros(1), np.zeros(1), now, then, lambda: np.ones(1))[0]
+        if unit > 0:
+            own.append((after - mean) / np.float32(unit))
+        else:
+            rest = after - mean
+    return own, rest
+
+
+def turned(a: Array, b: Array, t: float) -> Array:
+    """slerp for each picture of a batch."""
+    return np.stack([slerp(one, other, t) for one, other in zip(a, b)])
+
+
+MODES: dict[str, Callable[[Job], Start]] = {
+    "text2img": text2img,
+    "img2img": img2img,
+    "inpainting": inpainting,
+    "variation": variation,
+}

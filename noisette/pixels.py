@@ -1,0 +1,205 @@
+"""Pictures as bytes: fit, composite, and the way to and from a model. Nothing is converted in silence.
+
+A picture keeps its own mode and depth from the file it came from to the file it is written to, so that a kept
+pixel can be the same bytes. Reading stands in `reading`, masks in `masks`; both are found here too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisette.errors import UserError
+from noisette.masks import LUMA, Mask, check_same_size, lint, mask_of, read_mask
+from noisette.reading import MAX_PIXELS, Picture, Pixels, read, resolve, size_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "MAX_PIXELS",
+    "Box",
+    "Mask",
+    "Picture",
+    "Pixels",
+    "blend",
+    "check_same_size",
+    "composite",
+    "crop_back",
+    "fit",
+    "fit_mask",
+    "from_model",
+    "lint",
+    "mask_of",
+    "pad_to",
+    "pad_to_multiple",
+    "read",
+    "read_mask",
+    "resize",
+    "resolve",
+    "rgb",
+    "size_of",
+    "soften",
+    "to_model",
+]
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+Region = tuple[float, float, float, float]
+Array = TypeVar("Array", bound=NDArray[np.generic])
+
+
+def resize(data: Pixels, width: int, height: int) -> Pixels:
+    """uint8 [H, W, C] or uint16 [H, W, 1] at another size, by Lanczos; the same size gives the same bytes."""
+    if (data.shape[1], data.shape[0]) == (width, height):
+        return data
+    return resample(data, width, height, (0.0, 0.0, data.shape[1], data.shape[0]))
+
+
+def resample(data: Pixels, width: int, height: int, region: Region) -> Pixels:
+    """A region (left, top, right, bottom) at width x height; alpha weighs the colours, 16 bits go by float32."""
+    from PIL import Image
+
+    lanczos = Image.Resampling.LANCZOS
+    if data.dtype == np.uint16:
+        deep = Image.fromarray(data[..., 0].astype(np.float32)).resize((width, height), lanczos, region)
+        values: Pixels = np.clip(np.rint(np.asarray(deep)), 0, 65535).astype(np.uint16)
+        return values[..., None]
+    image: Image.Image = Image.fromarray(np.ascontiguousarray(data[..., 0] if data.shape[2] == 1 else data))
+    resized = np.array(image.resize((width, height), lanczos, region))
+    return resized[..., None] if resized.ndim == 2 else resized
+
+
+def fit(picture: Picture, width: int, height: int, how: str = "crop") -> Picture:
+    """The picture at width x height: 'stretch', 'crop' (fill, cut the overhang) or 'pad' (inside, edges repeated).
+
+    In its own mode and depth, `info` kept. The same size gives the same picture.
+    """
+    if picture.size == (width, height):
+        return picture
+    across, down = picture.size
+    if how == "stretch":
+        return replace(picture, data=resize(picture.data, width, height))
+    if how == "crop":
+        scale = max(width / across, height / down)
+        wide, high = min(across, width / scale), min(down, height / scale)
+        left, top = (across - wide) / 2, (down - high) / 2
+        region = (left, top, min(left + wide, across), min(top + high, down))
+        return replace(picture, data=resample(picture.data, width, height, region))
+    scale = min(width / across, height / down)
+    inner = resize(picture.data, max(1, round(across * scale)), max(1, round(down * scale)))
+    left, top = (width - inner.shape[1]) // 2, (height - inner.shape[0]) // 2
+    around = ((top, height - inner.shape[0] - top), (left, width - inner.shape[1] - left), (0, 0))
+    return replace(picture, data=np.pad(inner, around, mode="edge"))
+
+
+def fit_mask(mask: Mask, width: int, height: int, how: str = "crop") -> Mask:
+    """The mask at width x height, as `fit` does to its base."""
+    fitted = fit(Picture(mask.values[..., None], "L"), width, height, how)
+    return replace(mask, values=fitted.data[..., 0])
+
+
+def pad_to(data: Array, width: int, height: int) -> Array:
+    """[H, W, ...] grown to width x height at the right and bottom by reflection; `data[:H, :W]` undoes it."""
+    grow = [(0, height - data.shape[0]), (0, width - data.shape[1])] + [(0, 0)] * (data.ndim - 2)
+    return np.pad(data, grow, mode="reflect")  # type: ignore[return-value]
+
+
+def pad_to_multiple(data: Array, multiple: int) -> tuple[Array, Box]:
+    """[H, W, ...] with both sides grown to multiples (see `pad_to`), and the box for `crop_back`."""
+    height, width = data.shape[:2]
+    return pad_to(data, -(-width // multiple) * multiple, -(-height // multiple) * multiple), (
+        0,
+        0,
+        width,
+        height,
+    )
+
+
+def crop_back(data: Array, box: Box) -> Array:
+    """The part of [H, W, ...] inside the box (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    return data[top:bottom, left:right]  # type: ignore[return-value]
+
+
+def shown(picture: Picture) -> NDArray[np.float32]:
+    """float32 [H, W, 3] in 0..255 as a model sees it.
+
+    Colours stand as they are under partial alpha, so that painting on goes from the real colour; where alpha
+    is 0 they are white, because editors leave garbage there that was never seen.
+    """
+    data: NDArray[np.float32] = picture.data.astype(np.float32)
+    if picture.mode == "I;16":
+        data /= 257
+    colour = np.repeat(data[..., :1], 3, axis=-1) if picture.grey else data[..., :3].copy()
+    if picture.alpha is not None:
+        colour[picture.alpha == 0] = 255
+    return colour
+
+
+def rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values in 0..255 to the nearest uint8, halves up."""
+    whole: NDArray[np.float32] = np.floor(values + 0.5)
+    return whole.astype(np.uint8)
+
+
+def rgb(picture: Picture) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] as a model sees it (see `shown`)."""
+    return rounded(shown(picture))
+
+
+def to_model(picture: Picture) -> NDArray[np.float32]:
+    """float32 [1, 3, H, W] in [-1, 1], as diffusers' VaeImageProcessor; alpha as `shown` says."""
+    return np.ascontiguousarray(shown(picture).transpose(2, 0, 1)[None] / 255 * 2 - 1)
+
+
+def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. Raises UserError for NaN, Inf."""
+    if not np.isfinite(image).all():
+        raise UserError(
+            "the model gave numbers that are not finite: try --precision float32 or another checkpoint"
+        )
+    values = np.clip(image.astype(np.float32) / 2 + 0.5, 0, 1) * 255
+    return np.ascontiguousarray(rounded(values).transpose(1, 2, 0))
+
+
+def composite(base: Picture, painted: NDArray[np.uint8], repaint: NDArray[np.bool_]) -> Picture:
+    """The base with uint8 [H, W, 3] painted where `repaint` [H, W] is True, in the base's own mode and depth.
+
+    Everywhere else every byte is the base's, alpha included. Painted pixels are opaque; in a grey base they
+    are their luma (ITU-R BT.601), at 16 bits in a 16-bit one: so its other pixels can stay the same bytes.
+    """
+    colour = painted
+    if base.grey:
+        luma = painted.astype(np.float32) @ LUMA * (257 if base.mode == "I;16" else 1)
+        colour = np.rint(luma).astype(base.data.dtype)[..., None]
+    data = base.data.copy()
+    data[..., : colour.shape[-1]][repaint] = colour[repaint]
+    if base.alpha is not None:
+        data[..., -1][repaint] = 255
+    return replace(base, data=data)
+
+
+def blend(base: Picture, painted: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] between the base's colours (weight 0) and the painted ones (1); weight [H, W]."""
+    share = weight[..., None]
+    return rounded(shown(base) * (1 - share) + painted * share)
+
+
+def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
+    """`repaint` as weights [H, W]: 1 inside, falling to 0 at about two radii outside."""
+    from PIL import Image, ImageFilter
+
+    wide = Image.fromarray(repaint.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
+    fading = np.minimum(np.asarray(wide, np.float32) / 127.5, 1)
+    return np.maximum(fading, repaint, dtype=np.float32)
+
+
+def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
+    """`repaint` [H, W] at width x height: True where any pixel that a new one stands for is."""
+    from PIL import Image
+
+    share = Image.fromarray(repaint.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(share) > 0
