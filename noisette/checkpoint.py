@@ -203,8 +203,8 @@ def ldm_tensors(
         found |= dict.fromkeys(ldm_keys.clip_names(name), tensor)
     for name, tensor in under(stored, ldm_keys.OPEN_CLIP).items():
         new_names = ldm_keys.open_clip_names(name, configs["text_encoder"]["num_hidden_layers"])
-        parts = [tensor] if len(new_names) == 1 else [tensor.third(i) for i in range(3)]
-        found |= dict(zip(new_names, parts, strict=False))
+        fused = len(new_names) == 3
+        found |= {new: tensor.third(i) if fused else tensor for i, new in enumerate(new_names)}
     return found
 
 
