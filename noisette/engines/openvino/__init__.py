@@ -9,3 +9,7 @@
 
 Nothing outside this package imports openvino, and nothing inside imports torch, diffusers or transformers.
 """
+
+from noisette.engines.openvino.engine import OpenVINONetworks, load
+
+__all__ = ["OpenVINONetworks", "load"]

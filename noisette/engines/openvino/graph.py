@@ -38,12 +38,12 @@ def linear(x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = T
 
 
 def group_norm(x: Node, w: Weights, channels: int, groups: int, eps: float) -> Node:
-    """torch.nn.GroupNorm on [B, C, h, w]."""
-    from openvino import opset12
-
-    return opset12.group_normalization(
-        x, w.float("weight", (channels,)), w.float("bias", (channels,)), groups, eps
-    )
+    """torch.nn.GroupNorm on [B, C, h, w], spelled out: openvino 2026.4's own operation crashes at static shapes."""
+    shape = ops.shape_of(x)
+    y = ops.mvn(reshape(x, (0, groups, -1)), ops.constant(np.array([2], np.int64)), True, eps, "inside_sqrt")
+    y = ops.reshape(y, shape, False)
+    gain, shift = (w.float(name, (channels,), as_shape=(1, channels, 1, 1)) for name in ("weight", "bias"))
+    return ops.add(ops.multiply(y, gain), shift)
 
 
 def layer_norm(x: Node, w: Weights, width: int, eps: float = 1e-5) -> Node:

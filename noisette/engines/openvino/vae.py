@@ -16,7 +16,6 @@ from noisette.engines.openvino.graph import Node, Weights
 from noisette.errors import UserError
 
 EPS = 1e-6
-OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.14
 
 
 def build_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
@@ -106,16 +105,11 @@ def mid_block(x: Node, w: Weights, width: int, act: str, groups: int, attend: bo
     if attend:
         a = w / "attentions" / 0
         h = g.image_to_tokens(g.group_norm(x, a / "group_norm", width, groups, EPS), width)
-        q, k, v = (g.split_heads(g.linear(h, a / part(a, name), width, width), 1, width)
+        q, k, v = (g.split_heads(g.linear(h, a / name, width, width), 1, width)
                    for name in ("to_q", "to_k", "to_v"))
-        h = g.linear(g.attention(q, k, v, width), a / part(a, "to_out.0"), width, width)
+        h = g.linear(g.attention(q, k, v, width), a / "to_out" / 0, width, width)
         x = ops.add(g.tokens_to_image(h, x, width), x)
     return resnet(x, w / "resnets" / 1, width, width, act, groups)
-
-
-def part(w: Weights, name: str) -> str:
-    """The attention layer's name in this checkpoint, which may be an old one."""
-    return OLD_NAMES[name] if w.has(f"{OLD_NAMES[name]}.weight") else name
 
 
 def build_tiny_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
