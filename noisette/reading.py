@@ -89,14 +89,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{path} is {image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are opened"
-                )
-            yield image
+            warnings.simplefilter("ignore")  # Pillow warns of odd headers; what matters is an error here
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    size = f"{image.width}x{image.height}"
+                    raise UserError(f"{path} is {size}: at most {MAX_PIXELS:,} pixels are opened")
+                yield image
     except UnidentifiedImageError:
         raise UserError(
             f"{path} is not a picture that can be read: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM are"

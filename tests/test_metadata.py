@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def test_every_sampler_has_its_name_there() -> None:
 def test_a_file_of_automatic1111_is_mapped_as_far_as_it_goes(tmp_path: Path) -> None:
     text = (
         "a cat\non a <lora:x:1> mat\nNegative prompt: dog\nbird\nSteps: 20, Sampler: DPM++ 2M SDE Karras,"
-        " CFG scale: 7, Seed: 42, Size: 640x512, Model hash: abc, Model: v1-5, Denoising strength: 0.7, Clip skip: 2,"
+        " CFG scale: 7, Seed: 42, Size: 640x512, Model hash: abc, Model: v1-5,"
+        " Denoising strength: 0.7, Clip skip: 2,"
         ' Lora hashes: "x: 1, y: 2"'
     )
     found = read_metadata(file_with(tmp_path / "a.png", parameters=text))
@@ -118,8 +120,6 @@ def test_a_file_without_a_recipe_says_so(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_mapped_or_a_user_error(text: str) -> None:
-    for tail in ("", "\nSteps: 1, Sampler: Euler, Seed: 2"):
-        try:
-            assert isinstance(json.dumps(parse_parameters(Path("a.png"), text + tail)), str)
-        except UserError:
-            assert not tail
+    with contextlib.suppress(UserError):
+        parse_parameters(Path("a.png"), text)
+    assert json.dumps(parse_parameters(Path("a.png"), text + "\nSteps: 1, Sampler: Euler, Seed: 2"))

