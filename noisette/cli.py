@@ -115,14 +115,14 @@ def make(planned: Plan, as_json: bool) -> int:
     """Runs a plan: a progress bar on a terminal, a line for each file as it lands."""
     from tqdm import tqdm
 
-    from noisette import engines, record
+    from noisette import engines, output
     from noisette.generate import generate
 
     networks = engines.load(planned)
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
         for result in generate(planned, networks, progress=bar.update):
-            saved = record.save(planned, result)
+            saved = output.write(planned, result)
             proved = proved and saved.proved
             bar.clear()
             print(json.dumps(saved.describe(), ensure_ascii=False) if as_json else saved.to_text(), flush=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from noisette import pixels
 from noisette.modes import MODES, Job
 from noisette.noise import Noise
-from noisette.pixels import Picture
+from noisette.reading import Picture
 from noisette.sampling import SAMPLERS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     """Yields the plan's pictures in the order of its seeds; `progress()` is called after each step."""
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
-    prompt = model.encode_prompt(recipe)
+    prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
     base, mask = on_canvas(plan)
 
     for seeds in batches(plan.seeds, recipe.batch_size):
@@ -71,16 +71,15 @@ def on_canvas(plan: Plan) -> tuple[Array | None, Array | None]:
     """
     if plan.base is None:
         return None, None
-    width, height = plan.size.canvas_width, plan.size.canvas_height
-    bring = pixels.resize if plan.size.hires else pixels.pad_to
-    base = pixels.to_model(bring(pixels.rgb(plan.base), width, height))
-    if plan.mask is None:
-        return base, None
-    if plan.size.hires:
-        mask = pixels.shrink_mask(plan.mask, width, height)
+    width, height, hires = plan.size.canvas_width, plan.size.canvas_height, plan.size.hires
+    if hires:
+        base = pixels.fit(plan.base, width, height, "stretch")
     else:
-        mask = pixels.pad_to(plan.mask, width, height)
-    return base, mask[None, None].astype(np.float32)
+        base = replace(plan.base, data=pixels.pad_to(plan.base.data, width, height))
+    if plan.mask is None:
+        return pixels.to_model(base), None
+    bring = pixels.shrink_mask if hires else pixels.pad_to
+    return pixels.to_model(base), bring(plan.mask.repaint, width, height)[None, None].astype(np.float32)
 
 
 def finish(plan: Plan, image: Array) -> Picture:
@@ -98,6 +97,6 @@ def finish(plan: Plan, image: Array) -> Picture:
     if plan.mask is None:
         return Picture(painted, info=plan.base.info)
     if plan.recipe.strict_mask:
-        return pixels.composite(plan.base, painted, plan.mask)
-    weight = pixels.soften(plan.mask, SEAM * size.width / size.canvas_width)
+        return pixels.composite(plan.base, painted, plan.mask.repaint)
+    weight = pixels.soften(plan.mask.repaint, SEAM * size.width / size.canvas_width)
     return pixels.composite(plan.base, pixels.blend(plan.base, painted, weight), weight > 0)

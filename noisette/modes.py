@@ -56,7 +56,15 @@ class Job:
 
     def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
         """The model's denoiser for these levels."""
-        return self.model.denoiser(self.prompt, self.recipe, levels, beside)
+        recipe = self.recipe
+        interval = recipe.guidance_start, recipe.guidance_end
+        scales = recipe.guidance_scale, recipe.guidance_rescale
+        return self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+
+    def levels(self) -> list[Level]:
+        """All levels of the recipe."""
+        recipe = self.recipe
+        return self.model.levels(recipe.num_inference_steps, recipe.schedule, recipe.sampler)
 
     def count(self, i: int, x: Array, x0: Array) -> Array:
         """The callback that counts a step."""
@@ -92,13 +100,13 @@ def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callbac
 
 def text2img(job: Job) -> Start:
     """From pure noise."""
-    levels = job.model.levels(job.recipe)
+    levels = job.levels()
     return Start(job.denoiser(levels), pure_noise(levels[0], job.draw()), levels, job.draw, job.count)
 
 
 def img2img(job: Job) -> Start:
     """From the noised base, the last `strength` share of the steps (SDEdit, Meng et al. 2022)."""
-    levels = from_strength(job.model.levels(job.recipe), job.recipe.strength)
+    levels = from_strength(job.levels(), job.recipe.strength)
     latents = job.model.encode_image(job.base, job.streams)
     return Start(job.denoiser(levels), noised(latents, levels[0], job.draw()), levels, job.draw, job.count)
 
@@ -110,7 +118,7 @@ def inpainting(job: Job) -> Start:
     Random draws come in the order of diffusers' StableDiffusionInpaintPipeline.
     """
     recipe, model = job.recipe, job.model
-    levels = from_strength(model.levels(recipe), recipe.strength)
+    levels = from_strength(job.levels(), recipe.strength)
     whole = recipe.strength == 1.0
     latents = None if model.masked and whole else model.encode_image(job.base, job.streams)
     noise = job.draw()
@@ -132,7 +140,7 @@ def variation(job: Job) -> Start:
     At strength 0 the result is the base's own reconstruction, at strength 1 the picture of the pure seed.
     """
     strength = job.recipe.strength
-    levels = job.model.levels(job.recipe)
+    levels = job.levels()
     denoise = job.denoiser(levels)
     path_streams = [Noise(seed ^ GOLDEN) for seed in job.seeds]
     latents = job.model.encode_image(job.base, path_streams)

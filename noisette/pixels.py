@@ -41,6 +41,7 @@ __all__ = [
     "resize",
     "resolve",
     "rgb",
+    "shrink_mask",
     "size_of",
     "soften",
     "to_model",
@@ -196,3 +197,12 @@ def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
     fading = np.minimum(np.asarray(wide, np.float32) / 127.5, 1)
     weights: NDArray[np.float32] = np.maximum(fading, repaint, dtype=np.float32)
     return weights
+
+
+def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
+    """`repaint` [H, W] at width x height: True where any pixel that a new one stands for is."""
+    from PIL import Image
+
+    share = Image.fromarray(repaint.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    any_of: NDArray[np.bool_] = np.asarray(share) > 0
+    return any_of

@@ -19,7 +19,8 @@ from noisette.errors import UserError
 from noisette.recipe import Recipe, nearest, parse_seeds
 
 if TYPE_CHECKING:
-    from noisette.pixels import Mask, Picture
+    from noisette.masks import Mask
+    from noisette.reading import Picture
 
 BUILTIN = Path(__file__).parent / "models"
 DEFAULT_SIDE = 512
@@ -233,26 +234,23 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
-def read_inputs(recipe: Recipe) -> tuple[Picture | None, Picture | None, list[str]]:
+def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
     """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None:
         return None, None, []
-    from noisette import masks, pixels
+    from noisette import masks, reading
 
-    base = pixels.read(pixels.resolve(recipe.base_img))
+    base = reading.read(reading.resolve(recipe.base_img))
     if recipe.mask_img is None:
         return base, None, []
-    path = pixels.resolve(recipe.mask_img)
-    mask = pixels.read(path)
-    if mask.size != base.size and recipe.fit is None:
-        sizes = "{}x{} and the base {}x{}".format(*mask.size, *base.size)
-        raise UserError(f"the mask {path} is {sizes}: --fit crop, pad or stretch brings both to one size")
-    masks.repaint(mask, path)
-    return base, mask, masks.notes(mask, path)
+    mask = masks.read_mask(reading.resolve(recipe.mask_img))
+    if recipe.fit is None:
+        masks.check_same_size(base, mask)
+    return base, mask, masks.lint(mask)
 
 
 def fit_inputs(
-    base: Picture | None, mask: Picture | None, recipe: Recipe, size: Size
+    base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
 ) -> tuple[Picture | None, Mask | None, list[str]]:
     """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
     if base is None:
@@ -266,7 +264,9 @@ def fit_inputs(
         notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
     if mask is None:
         return fitted, None, notes
-    return fitted, masks.repaint(pixels.fit(mask, size.width, size.height, how), str(recipe.mask_img)), notes
+    mask = pixels.fit_mask(mask, size.width, size.height, how)
+    masks.lint(mask)
+    return fitted, mask, notes
 
 
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
@@ -303,7 +303,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     engine, why = choose_engine(recipe, family)
     base, mask, notes = read_inputs(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
-    size = size_for(width, height, checkpoint.native_side, checkpoint.grid, max_aspect)
+    size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
     base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
     if min(width, height) < checkpoint.native_side:
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")

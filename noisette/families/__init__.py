@@ -9,22 +9,20 @@ if TYPE_CHECKING:
 
     from noisette.engines import Array
     from noisette.noise import Noise
-    from noisette.recipe import Recipe
     from noisette.sampling import Denoise, Level
 
 
 class Model(Protocol):
-    """What `generate` asks of a family. Arrays are float32 NumPy."""
+    """What `generate` asks of a family. Arrays are float32 NumPy; a family's module has `load(networks, checkpoint)`."""
 
-    grid: int  # sides of a canvas are multiples of it (pixels)
     masked: bool  # the network itself takes the mask and the masked picture (9-channel inpainting)
 
-    def encode_prompt(self, recipe: Recipe) -> Any:
-        """The conditions of a run, computed once."""
+    def encode_prompt(self, prompts: str, negative: str) -> Any:
+        """The conditions of a run, computed once; `.cut` holds the words that found no room."""
         ...
 
-    def levels(self, recipe: Recipe) -> list[Level]:
-        """The n + 1 noise levels of the recipe's steps and schedule, noisy to clean."""
+    def levels(self, num_inference_steps: int, schedule: str, sampler: str) -> list[Level]:
+        """The n + 1 noise levels of a run, noisy to clean."""
         ...
 
     def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
@@ -35,8 +33,16 @@ class Model(Protocol):
         """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], the posterior drawn from each stream."""
         ...
 
-    def denoiser(self, prompt: Any, recipe: Recipe, levels: Sequence[Level], beside: Array | None = None) -> Denoise:
-        """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x (9-channel inpainting)."""
+    def denoiser(
+        self,
+        conditions: Any,
+        guidance_scale: float,
+        guidance_rescale: float,
+        guidance_interval: tuple[float, float],
+        levels: Sequence[Level],
+        beside: Array | None,
+    ) -> Denoise:
+        """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x."""
         ...
 
     def decode(self, latents: Array) -> Array:

@@ -1,0 +1,297 @@
+"""What a model consists of, told from its small files: configurations, weight files, tokenizer. No weights read.
+
+`locate` takes a diffusers folder, a single .safetensors file or a hub id. Standard library only; the hub's
+client is imported when a hub id is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from noisette import ldm_configs, ldm_keys
+from noisette.errors import UserError
+from noisette.tensors import Tensor, read_header, read_headers
+
+NETWORKS = ("unet", "vae", "text_encoder")
+COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
+STEMS = ("diffusion_pytorch_model", "model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
+                   "special_tokens_map.json")  # fmt: skip
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Stable Diffusion model on this disk, or known by its small files with the weights still to be fetched.
+
+    `configs`: component -> its configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json).
+    `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
+    `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
+    `kind`: "sd" or "sd-inpaint" (a UNet that also takes a mask and masked-image latents).
+    `downloads`: what `fetch` would download, "owner/name/file" each.
+    """
+
+    model: str
+    kind: str
+    configs: dict[str, dict[str, Any]]
+    weights: dict[str, tuple[Path, ...]]
+    tokenizer: dict[str, Path]
+    is_ldm: bool = False
+    downloads: tuple[str, ...] = ()
+
+    def tensors(self, network: str) -> dict[str, Tensor]:
+        """The tensors of "unet", "vae" or "text_encoder" under the names of diffusers and transformers.
+
+        CLIP's begin with "text_model.", BERT's do not begin with "bert.". Each is a plain run of bytes in its
+        file (`Tensor.start`, `.end`), whatever the file called it. Raises UserError for a damaged file.
+        """
+        stored = read_headers(self.weights[network])
+        if self.is_ldm:
+            return ldm_tensors(stored, network, self.configs)
+        rename = {"vae": ldm_keys.new_vae_name, "text_encoder": self._text_name}.get(network, str)
+        return {rename(name): tensor for name, tensor in stored.items()}
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels to a latent along each side: the grid that a canvas keeps to."""
+        vae = self.configs["vae"]
+        is_tiny = vae.get("_class_name") == "AutoencoderTiny"
+        blocks = vae["encoder_block_out_channels" if is_tiny else "block_out_channels"]
+        return int(2 ** (len(blocks) - 1))
+
+    @property
+    def native_side(self) -> int:
+        """The side of the square that the model was trained on, in pixels."""
+        return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+
+    def _text_name(self, name: str) -> str:
+        if self.configs["text_encoder"]["model_type"] == "bert":
+            return name.removeprefix("bert.")
+        return "text_model." + name.removeprefix("text_model.")
+
+    @cached_property
+    def weight_hashes(self) -> dict[str, str]:
+        """SHA-256 of each weight file, by its name under the model ("unet/diffusion_pytorch_model.safetensors")."""
+        files = {path: network for network, paths in self.weights.items() for path in paths}
+        return {
+            path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()
+        }
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """One SHA-256 for all weights: a single file's own, otherwise that of its sorted 'hash  name' lines."""
+        if self.is_ldm:
+            return next(iter(self.weight_hashes.values()))
+        lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.weight_hashes.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def locate(model: str, prediction_type: str | None = None) -> Checkpoint:
+    """The checkpoint behind a folder, a .safetensors file or a hub id; weights of a hub id are not fetched yet.
+
+    `prediction_type` ("epsilon", "v_prediction") replaces what the model says; an original 2.x file does not
+    say. Raises UserError, within seconds: unknown, unreachable, a pickle, damaged, not Stable Diffusion 1.x or 2.x.
+    """
+    path = Path(model).expanduser()
+    if path.suffix.lower() in PICKLES:
+        raise UserError(f"{model} is a pickle, which can run code on loading; {convert_hint(path)}")
+    if path.is_dir():
+        return from_folder(model, path, prediction_type)
+    if path.is_file():
+        return from_file(model, path, prediction_type)
+    if not HUB_ID.fullmatch(model) or path.suffix == ".safetensors":
+        raise UserError(f"no model {model}: not a folder, not a .safetensors file, not a hub id (owner/name)")
+    from noisette.hub import find
+
+    folder, names, downloads = find(model)
+    return from_folder(model, folder, prediction_type, names, downloads)
+
+
+def fetch(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with all weights on this disk and their files whole. Raises UserError."""
+    if checkpoint.downloads:
+        from noisette.hub import download
+
+        download(
+            checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads]
+        )
+    for paths in checkpoint.weights.values():
+        read_headers(paths)
+    return checkpoint
+
+
+def from_folder(
+    model: str,
+    folder: Path,
+    prediction_type: str | None = None,
+    names: Iterable[str] | None = None,
+    downloads: tuple[str, ...] = (),
+) -> Checkpoint:
+    """A diffusers folder. `names`: the files it has or will have; `downloads` of them are still to come."""
+    names = (
+        list(names) if names is not None else [p.relative_to(folder).as_posix() for p in folder.glob("*/*")]
+    )
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UserError(f"{model} is no diffusers folder: model_index.json is missing")
+    pipeline = str(read_json(index).get("_class_name"))
+    if not PIPELINE.fullmatch(pipeline):
+        raise UserError(f"{model} is a {pipeline}: only Stable Diffusion 1.x and 2.x run here")
+    for component in COMPONENTS:
+        if not any(name.startswith(component + "/") for name in names):
+            raise UserError(
+                f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}"
+            )
+    configs = {network: read_json(folder / network / "config.json") for network in NETWORKS}
+    configs["scheduler"] = read_json(folder / "scheduler" / "scheduler_config.json")
+    configs["tokenizer"] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path := folder / "tokenizer" / name).is_file():
+            configs["tokenizer"] |= read_json(path)
+    if prediction_type:
+        configs["scheduler"]["prediction_type"] = prediction_type
+    weights = {n: tuple(folder / name for name in weight_names(model, n, names)) for n in NETWORKS}
+    tokenizer = {name: p for name in TOKENIZER_FILES if (p := folder / "tokenizer" / name).is_file()}
+    if not downloads:
+        for paths in weights.values():
+            read_headers(paths)
+    return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
+
+
+def from_file(model: str, path: Path, prediction_type: str | None = None) -> Checkpoint:
+    """An original Stable Diffusion file (ldm names), its configurations told from the shapes."""
+    stored = read_header(path)
+    if not ldm_configs.is_ldm(stored):
+        raise UserError(
+            f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it"
+        )
+    configs = ldm_configs.configs(stored, prediction_type)
+    weights = dict.fromkeys(NETWORKS, (path,))
+    return Checkpoint(
+        model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True
+    )
+
+
+def ldm_tensors(
+    stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]
+) -> dict[str, Tensor]:
+    """The tensors of one network in an original file under their present names."""
+    found: dict[str, Tensor] = {}
+    if network == "unet":
+        layers = configs["unet"]["layers_per_block"]
+        return {ldm_keys.unet_name(n, layers): t for n, t in under(stored, ldm_keys.UNET).items()}
+    if network == "vae":
+        blocks = len(configs["vae"]["block_out_channels"])
+        for name, tensor in under(stored, ldm_keys.VAE).items():
+            new = ldm_keys.vae_name(name, blocks)
+            attention = ".attentions." in new and len(tensor.shape) == 4
+            found[new] = tensor.squeezed() if attention else tensor
+        return found
+    for name, tensor in under(stored, ldm_keys.CLIP).items():
+        found |= dict.fromkeys(ldm_keys.clip_names(name), tensor)
+    for name, tensor in under(stored, ldm_keys.OPEN_CLIP).items():
+        new_names = ldm_keys.open_clip_names(name, configs["text_encoder"]["num_hidden_layers"])
+        parts = [tensor] if len(new_names) == 1 else [tensor.third(i) for i in range(3)]
+        found |= dict(zip(new_names, parts, strict=False))
+    return found
+
+
+def under(stored: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, which is cut off."""
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+
+
+def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
+    """ "sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for any other number."""
+    latent, taken = configs["vae"].get("latent_channels", 4), configs["unet"]["in_channels"]
+    if taken not in (latent, 2 * latent + 1):
+        raise UserError(
+            f"{model}: a UNet of {taken} input channels, where {latent} or {2 * latent + 1} are known"
+        )
+    return "sd" if taken == latent else "sd-inpaint"
+
+
+def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:
+    """The safetensors files of one network out of all file names: the full precision ones, all shards.
+
+    A variant (".fp16.") is taken only when there is nothing else. Raises UserError when there are only pickles.
+    """
+    ours = sorted(name for name in names if name.startswith(network + "/"))
+    for variant in ("", ".fp16"):
+        shard = rf"{network}/({'|'.join(STEMS)}){re.escape(variant)}(-\d{{5}}-of-\d{{5}})?\.safetensors"
+        found = [name for name in ours if re.fullmatch(shard, name)]
+        if found:
+            return [name for name in found if "-of-" not in name] or found
+    if any(name.endswith(PICKLES) for name in ours):
+        raise UserError(f"{model} has {network} only as a pickle; {convert_hint(None)}")
+    raise UserError(f"{model} has no weights for {network}: no .safetensors file in {network}/")
+
+
+def convert_hint(path: Path | None) -> str:
+    """The way from a pickle to safetensors."""
+    if path is None:
+        return "convert it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder, safe_serialization=True)"
+    return (
+        'convert it where you trust it: python3 -c "import torch, safetensors.torch as s;'
+        f" d = torch.load('{path.name}', weights_only=True); s.save_file({{k: v.contiguous().clone() for k, v in"
+        f" d.get('state_dict', d).items() if hasattr(v, 'shape')}}, '{path.stem}.safetensors')\""
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises UserError when the file is missing or not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: not a JSON object")
+    return value
+
+
+def cache_folder() -> Path:
+    """Where this program keeps what it can make again: NOISETTE_CACHE, or the platform's cache folder."""
+    if "NOISETTE_CACHE" in os.environ:
+        return Path(os.environ["NOISETTE_CACHE"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "noisette"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "noisette"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "noisette"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered by path, size and time of change; without a writable cache, computed anew."""
+    status = path.stat()
+    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    memo = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
+    if memo.is_file() and re.fullmatch(
+        r"[0-9a-f]{64}", text := memo.read_text(encoding="ascii", errors="replace")
+    ):
+        return text
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        part = memo.with_suffix(f".{os.getpid()}")
+        part.write_text(digest.hexdigest(), encoding="ascii")
+        part.replace(memo)
+    except OSError:
+        pass
+    return digest.hexdigest()

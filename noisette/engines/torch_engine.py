@@ -1,0 +1,172 @@
+"""The torch engine: diffusers' and transformers' networks behind `Networks`, on a GPU, Apple silicon or the CPU."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from noisette.checkpoint import Checkpoint, fetch
+from noisette.errors import UserError
+from noisette.tensors import Tensor
+
+if TYPE_CHECKING:
+    from noisette.engines import Array, Ids
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+STORED = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+WHOLE_AREA = 1024 * 1024  # larger pictures pass the VAE in tiles: whole, 1024x1024 takes 8 GB
+
+
+def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32") -> TorchNetworks:
+    """The networks of a checkpoint on `device` (auto: cuda, mps, cpu in this order).
+
+    Raises UserError: a device that is not there, a precision that torch does not run, a block that diffusers
+    does not know, a tensor that does not fit its configuration.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do"
+        )
+    where, dtype = choose_device(device), PRECISIONS[precision]
+    checkpoint = fetch(checkpoint)
+    with init_empty_weights(include_buffers=False):
+        networks = {
+            "unet": from_config(UNet2DConditionModel, checkpoint.configs["unet"]),
+            "vae": from_config(
+                AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]
+            ),
+            "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
+        }
+    for name, network in networks.items():
+        fill(network, name, checkpoint.tensors(name), dtype)
+        network.to(where).eval()
+    networks["unet"].to(memory_format=torch.channels_last)
+    networks["vae"].to(memory_format=torch.channels_last)
+    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype)
+
+
+def choose_device(device: str) -> torch.device:
+    """'auto', 'cuda', 'mps' or 'cpu' as a torch device. Raises UserError when it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [name for name, available in there.items() if available]
+    if device == "auto":
+        return torch.device(found[0])
+    if device not in found:
+        raise UserError(f"--device {device} is not available here: {', '.join(found)}")
+    return torch.device(device)
+
+
+def from_config(kind: Any, config: dict[str, Any]) -> nn.Module:
+    """A diffusers model without weights. Raises UserError when diffusers can't build it."""
+    try:
+        return kind.from_config(config)  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the {kind.__name__} configuration can't be built: {reason}") from None
+
+
+def text_encoder(config: dict[str, Any]) -> nn.Module:
+    """Any transformers encoder without weights, and without the pooler that diffusion does not use."""
+    settings = {
+        key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")
+    }
+    made = AutoConfig.for_model(config["model_type"], **settings)
+    extra = {"add_pooling_layer": False} if config["model_type"] in ("bert", "roberta", "xlm-roberta") else {}
+    return AutoModel.from_config(made, **extra)  # type: ignore[no-any-return]
+
+
+def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Puts weights from their files into a network. Raises UserError naming a tensor that is missing or misfits."""
+    state = {}
+    for wanted, slot in network.state_dict().items():
+        tensor = tensors.get(wanted) or tensors.get("text_model." + wanted)
+        if tensor is None:
+            raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from the checkpoint")
+        if tensor.shape != tuple(slot.shape):
+            raise UserError(
+                f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint, {list(slot.shape)} in its config"
+            )
+        state[wanted] = read(tensor).to(dtype)
+    network.load_state_dict(state, assign=True)
+
+
+def read(tensor: Tensor) -> torch.Tensor:
+    """A tensor straight out of the mapped file, without a copy."""
+    with tensor.path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    dtype = STORED[tensor.dtype]
+    count = (tensor.end - tensor.start) // dtype.itemsize
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=tensor.start).reshape(tensor.shape)
+
+
+class TorchNetworks:
+    """`noisette.engines.Networks` on torch. Arrays come and go as float32, whatever the precision inside."""
+
+    def __init__(
+        self, unet: nn.Module, vae: nn.Module, text: nn.Module, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.unet, self.vae, self.text = unet, vae, text
+        self.device, self.dtype = device, dtype
+        self.vae.enable_slicing()
+
+    @torch.inference_mode()
+    def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
+        mask = None if attention_mask is None else torch.from_numpy(attention_mask).to(self.device)
+        return out(self.text(torch.from_numpy(ids).to(self.device), attention_mask=mask)[0])
+
+    @torch.inference_mode()
+    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+        time = torch.tensor(timestep, dtype=torch.float32, device=self.device)
+        inputs = self._in(sample).contiguous(memory_format=torch.channels_last)
+        return out(self.unet(inputs, time, encoder_hidden_states=self._in(context), return_dict=False)[0])
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Array) -> tuple[Array, Array]:
+        self._tile(pixels.shape[2] * pixels.shape[3])
+        encoded = self.vae.encode(self._in(pixels))
+        if isinstance(self.vae, AutoencoderTiny):
+            mean = out(encoded.latents)
+            return mean, np.full_like(mean, -30)
+        return out(encoded.latent_dist.mean), out(encoded.latent_dist.logvar)
+
+    @torch.inference_mode()
+    def decode_image(self, latents: Array) -> Array:
+        factor = 2 ** (
+            len(
+                self.vae.config[
+                    "decoder_block_out_channels"
+                    if isinstance(self.vae, AutoencoderTiny)
+                    else "block_out_channels"
+                ]
+            )
+            - 1
+        )
+        self._tile(latents.shape[2] * latents.shape[3] * factor**2)
+        return out(self.vae.decode(self._in(latents), return_dict=False)[0])
+
+    def _in(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
+
+    def _tile(self, area: int) -> None:
+        """Tiles for a picture of more than WHOLE_AREA pixels; below, whole: tiles change a picture a little."""
+        if area > WHOLE_AREA:
+            self.vae.enable_tiling()
+        else:
+            self.vae.disable_tiling()
+
+
+def out(tensor: torch.Tensor) -> Array:
+    """To a float32 array on the CPU."""
+    array: Array = tensor.float().contiguous().cpu().numpy()
+    return array

@@ -1,0 +1,232 @@
+"""Stable Diffusion 1.x and 2.x and whatever is built like them: text in, latents through a UNet, a VAE at both ends.
+
+Everything that differs between such models (latent channels, scale, prediction type, noise schedule, text
+encoder) is read from the checkpoint. Arrays are float32 NumPy; the networks may run anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisette import text
+from noisette.checkpoint import Checkpoint
+from noisette.sampling import Denoise, Level
+from noisette.schedules import CLEAN, Table, make_levels, make_table
+
+if TYPE_CHECKING:
+    from noisette.engines import Networks
+    from noisette.noise import Noise
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Text as the UNet takes it: states [B, T, width] of the prompts and of the negative prompts.
+
+    B is 1 when one prompt serves every picture of a batch. `cut`: for each prompt, then each negative prompt,
+    the end that found no room.
+    """
+
+    positive: Array
+    negative: Array
+    cut: tuple[str, ...] = ()
+
+
+class StableDiffusion:
+    """One checkpoint: prompts to conditions, pictures to latents and back, a denoiser for the samplers."""
+
+    def __init__(self, networks: Networks, checkpoint: Checkpoint) -> None:
+        configs = checkpoint.configs
+        vae, unet, encoder = configs["vae"], configs["unet"], configs["text_encoder"]
+        self.networks = networks
+        self.masked = checkpoint.kind == "sd-inpaint"
+        self.is_tiny = vae["_class_name"] == "AutoencoderTiny"
+        self.vae_scale_factor = checkpoint.vae_scale_factor
+        self.latent_channels: int = vae.get("latent_channels", 4)
+        self.scaling_factor: float = vae.get("scaling_factor", 1.0 if self.is_tiny else 0.18215)
+        self.scheduler: dict[str, Any] = configs["scheduler"]
+        self.prediction_type: str = self.scheduler.get("prediction_type", "epsilon")
+        self.table = table_of(self.scheduler)
+        self.use_mask: bool = bool(encoder.get("use_attention_mask", False))
+        self.can_chunk: bool = encoder["model_type"] == "clip_text_model"
+        self.tokenizer = text.load(
+            checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"]
+        )
+
+    def levels(self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler") -> list[Level]:
+        """The n + 1 noise levels of a run, noisy to clean; "model" is the spacing its scheduler was published with.
+
+        They end at a clean picture, but for `ddim` at the table's first level where the scheduler says so
+        (set_alpha_to_one false, as Stable Diffusion 1.x), like diffusers' DDIMScheduler.
+        """
+        spacing = self.scheduler.get("timestep_spacing", "leading")
+        offset = self.scheduler.get("steps_offset", 0)
+        whole = sampler != "ddim" or self.scheduler.get("set_alpha_to_one", True)
+        last = CLEAN if whole else self.table.level(0)
+        schedule = spacing if schedule == "model" else schedule
+        return make_levels(self.table, num_inference_steps, schedule, spacing, offset, last)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """[C, h, w] of the latents of a picture whose sides are multiples of vae_scale_factor."""
+        return self.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
+
+    def encode_prompt(self, prompts: str | Sequence[str], negative: str | Sequence[str] = "") -> Conditions:
+        """Prompts and as many negative prompts (or one for all) to conditions, all of the same token length.
+
+        CLIP takes prompts of any length, window by window, the states concatenated along the tokens. Other
+        encoders were trained on one window: the rest is cut and reported in `cut`.
+        """
+        positives = [prompts] if isinstance(prompts, str) else list(prompts)
+        negatives = [negative] * len(positives) if isinstance(negative, str) else list(negative)
+        every = positives + negatives
+        windows = [self.tokenizer.chunks(prompt) for prompt in every]
+        cut: tuple[str, ...] = ()
+        if not self.can_chunk:
+            windows = [chunks[:1] for chunks in windows]
+            cut = tuple(self.tokenizer.cut_words(prompt) for prompt in every)
+        longest = max(map(len, windows))
+        empty = self.tokenizer.chunk([])
+        flat = [chunk for chunks in windows for chunk in chunks + [empty] * (longest - len(chunks))]
+        ids = np.array([chunk.ids for chunk in flat], np.int64)
+        mask = np.array([chunk.mask for chunk in flat], np.int64) if self.use_mask else None
+        states = self.networks.encode_text(ids, mask)
+        states = weigh(states, np.array([chunk.weights for chunk in flat], np.float32))
+        states = states.reshape(len(every), longest * states.shape[1], states.shape[2])
+        return Conditions(states[: len(positives)], states[len(positives) :], cut)
+
+    def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
+        """Pixels [1 or B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], one for each noise stream.
+
+        The posterior is sampled with one draw from each image's own stream, as diffusers does it first of all
+        draws in img2img. AutoencoderTiny has no posterior, and nothing is drawn.
+        """
+        mean, logvar = self.networks.encode_image(pixels)
+        if self.is_tiny:
+            return np.repeat(mean, len(streams) // len(mean), axis=0) * self.scaling_factor
+        latents = mean + np.exp(0.5 * logvar) * draw(streams, mean.shape[1:])
+        return latents * self.scaling_factor
+
+    def decode(self, latents: Array) -> Array:
+        """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1], not clipped."""
+        return self.networks.decode_image(latents / self.scaling_factor)
+
+    def denoiser(
+        self,
+        conditions: Conditions,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        levels: Sequence[Level] = (),
+        beside: Array | None = None,
+    ) -> Denoise:
+        """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] at alpha·x0 + sigma·noise.
+
+        Classifier-free guidance (Ho and Salimans 2022) in the space of the UNet's output, when
+        `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023, eq.
+        15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et al. 2024);
+        outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet takes beside x.
+        """
+        guided_at = guided_levels(guidance_interval, levels)
+
+        def predict(x: Array, timestep: float, context: Array) -> Array:
+            times = len(context) // len(x)
+            inputs = x if beside is None else np.concatenate([x, beside], axis=1)
+            return self.networks.denoise(np.concatenate([inputs] * times), timestep, context)
+
+        def denoise(x: Array, level: Level) -> Array:
+            x, level = variance_preserving(x, level)
+            timestep = self.table.timestep(level)
+            positive = spread(conditions.positive, len(x))
+            if guidance_scale <= 1 or not guided_at(level):
+                return x0_from(self.prediction_type, predict(x, timestep, positive), x, level)
+            context = np.concatenate([spread(conditions.negative, len(x)), positive])
+            uncond, cond = np.split(predict(x, timestep, context), 2)
+            guided = uncond + guidance_scale * (cond - uncond)
+            if guidance_rescale:
+                guided = rescale(guided, cond, guidance_rescale)
+            return x0_from(self.prediction_type, guided, x, level)
+
+        return denoise
+
+
+
+load = StableDiffusion
+
+
+def table_of(scheduler: Mapping[str, Any]) -> Table:
+    """The training noise levels of a diffusers scheduler config; its defaults are those of DDIMScheduler."""
+    return make_table(
+        scheduler.get("beta_schedule", "linear"),
+        scheduler.get("beta_start", 0.0001),
+        scheduler.get("beta_end", 0.02),
+        scheduler.get("num_train_timesteps", 1000),
+        scheduler.get("rescale_betas_zero_snr", False),
+    )
+
+
+def variance_preserving(x: Array, level: Level) -> tuple[Array, Level]:
+    """x and its level scaled so that alpha^2 + sigma^2 = 1, as the UNet was trained; x0 is the same."""
+    norm = math.hypot(*level)
+    return x / np.float32(norm), Level(level.alpha / norm, level.sigma / norm)
+
+
+def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Array:
+    """x0 from the UNet's output at x = alpha * x0 + sigma * noise.
+
+    epsilon: (x - sigma * e) / alpha, undefined at alpha = 0; v_prediction (Salimans and Ho 2022, appendix D):
+    alpha * x - sigma * v; sample: the output.
+    """
+    alpha, sigma = np.float32(level.alpha), np.float32(level.sigma)
+    if prediction_type == "v_prediction":
+        return alpha * x - sigma * output
+    if prediction_type == "sample":
+        return output
+    return (x - sigma * output) / alpha
+
+
+def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
+    """Unit normals [B, *shape], each picture's from its own stream."""
+    return np.stack([stream.normal(shape) for stream in streams])
+
+
+def spread(states: Array, batch: int) -> Array:
+    """One condition for all pictures, or one for each."""
+    return np.repeat(states, batch // len(states), axis=0)
+
+
+def weigh(states: Array, weights: Array) -> Array:
+    """Token states [N, T, width] times weights [N, T], each window's mean then restored (AUTOMATIC1111's method)."""
+    weighted = states * weights[..., None]
+    plain = (weights == 1).all(axis=1)
+    scale = np.where(plain, 1.0, states.mean(axis=(1, 2)) / weighted.mean(axis=(1, 2)))
+    result: Array = weighted * scale[:, None, None].astype(np.float32)
+    return result
+
+
+def rescale(guided: Array, cond: Array, share: float) -> Array:
+    """Guidance brought back to the conditional branch's contrast, by `share` (Lin et al. 2023, eq. 15-16)."""
+    axes = tuple(range(1, cond.ndim))
+    even = guided * (cond.std(axis=axes, keepdims=True) / guided.std(axis=axes, keepdims=True))
+    result: Array = share * even + (1 - share) * guided
+    return result
+
+
+def guided_levels(interval: tuple[float, float], levels: Sequence[Level]) -> Callable[[Level], bool]:
+    """Whether a level lies in the share `interval` of the steps from levels[0] to levels[-1]."""
+    if interval == (0.0, 1.0):
+        return lambda level: True
+    steps = len(levels) - 1
+    first, last = (angle(levels[min(round(share * steps), steps)]) for share in interval)
+    return lambda level: last < angle(level) <= first
+
+
+def angle(level: Level) -> float:
+    """The noise of a level as an angle, 0 clean to pi/2 pure noise; grows with sigma / alpha."""
+    return float(np.arctan2(level.sigma, level.alpha))

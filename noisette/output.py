@@ -1,0 +1,71 @@
+"""From a result to a file: what it says of itself, where it goes, and the proof that it holds what it should."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from noisette import __version__, record
+from noisette.reading import resolve
+
+if TYPE_CHECKING:
+    from noisette.generate import Result
+    from noisette.plan import Plan
+
+PACKAGES = {"torch": ("torch", "diffusers", "transformers"), "openvino": ("openvino",)}
+
+
+def versions(engine: str) -> dict[str, str]:
+    """What computed: Python, NumPy and the engine's packages."""
+    found = {"noisette": __version__, "python": platform.python_version()}
+    for package in ("numpy", *PACKAGES[engine]):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def inputs(plan: Plan) -> dict[str, Any]:
+    """Path and SHA-256 of the base and the mask."""
+    named = {"base_img": plan.recipe.base_img, "mask_img": plan.recipe.mask_img}
+    return {
+        name: {"path": path, "sha256": record.file_hash(resolve(path))} for name, path in named.items() if path
+    }
+
+
+def metadata(plan: Plan, result: Result) -> dict[str, Any]:
+    """What a file says of itself: the recipe of just this picture, and how it came about."""
+    recipe = plan.picture_recipe(result.seed).to_json()
+    provenance = {
+        "mode": plan.mode,
+        "size": [plan.size.width, plan.size.height],
+        "canvas": [plan.size.canvas_width, plan.size.canvas_height],
+        "engine": plan.engine,
+        "precision": plan.recipe.precision,
+        "device": plan.recipe.device,
+        "processor": platform.processor() or platform.machine(),
+        "model_hash": plan.checkpoint.weights_hash,
+        "weights": plan.checkpoint.weight_hashes,
+        "inputs": inputs(plan),
+        "versions": versions(plan.engine),
+        "seconds": round(result.seconds, 3),
+        **result.facts,
+    }
+    return {"recipe": recipe, "provenance": provenance}
+
+
+def write(plan: Plan, result: Result) -> record.Saved:
+    """Saves a result under the next free name; with a strict mask the kept pixels are proved on the file."""
+    steps = plan.recipe.num_inference_steps
+    assert steps is not None
+    path = record.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps)
+    strict = plan.recipe.strict_mask and plan.mask is not None
+    return record.save(
+        path,
+        result.picture,
+        metadata(plan, result),
+        base=plan.base if strict else None,
+        repaint=plan.mask.repaint if strict and plan.mask else None,
+    )
