@@ -1,4 +1,4 @@
-"""Text to tokens, with the `tokenizers` library alone: CLIP's BPE and BERT's WordPiece, weights, long prompts."""
+"""Text to tokens with the `tokenizers` library alone: CLIP's BPE, BERT's WordPiece, weights, long prompts."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One window of tokens, each list `window` long; `mask` is 1 for the ends and the tokens, 0 for padding."""
+    """One window of tokens, each list `window` long; `mask` is 0 for padding, else 1."""
 
     ids: list[int]
     weights: list[float]
@@ -157,7 +157,9 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
     from tokenizers import Tokenizer as Backend
 
     start, end = token(config, "bos_token", "<|startoftext|>"), token(config, "eos_token", "<|endoftext|>")
-    pairs = [(left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"]
+    pairs = [
+        (left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"
+    ]
     backend = Backend(
         models.BPE(vocabulary, pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
     )
@@ -170,7 +172,9 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    pad = token(config, "pad_token", end)  # a special token, so "!" in a prompt is one too (as transformers has it)
+    pad = token(
+        config, "pad_token", end
+    )  # a special token, so "!" in a prompt is one too (as transformers has it)
     backend.add_special_tokens([start, end, pad])
     return backend
 
