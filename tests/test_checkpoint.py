@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from tests import tiny
 from safetensors.numpy import load_file, save_file
 
 from noisette import checkpoint

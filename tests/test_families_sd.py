@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-import tiny
+from tests import tiny
 import torch
 from PIL import Image
 

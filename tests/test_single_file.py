@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_ldm
+from tests import tiny_ldm
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.loaders import single_file_utils as theirs
 from safetensors.torch import save_file
-from tiny import clip_tokenizer
+from tests.tiny import clip_tokenizer
 from transformers import CLIPTextConfig
 
 from noisette import checkpoint

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import BERT_WORDS, save, with_plain_vocabulary
+from tests.tiny import BERT_WORDS, save, with_plain_vocabulary
 from transformers import BertTokenizer, CLIPTokenizer
 
 from noisette import text

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from tests import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
