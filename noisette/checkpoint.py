@@ -91,7 +91,7 @@ class Checkpoint:
 
     @cached_property
     def weights_hash(self) -> str:
-        """One SHA-256 for all weights: a single file's own, otherwise that of the sorted 'hash  name' lines."""
+        """One SHA-256 for all weights: a single file's own, or that of the sorted 'hash  name' lines."""
         if self.is_ldm:
             return next(iter(self.weight_hashes.values()))
         lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.weight_hashes.items()))
@@ -178,7 +178,7 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
             f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it"
         )
     configs = ldm_configs.configs(stored, prediction_type)
-    weights = dict.fromkeys(NETWORKS, (path,))
+    weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
     return Checkpoint(
         model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True
     )

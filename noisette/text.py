@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette.errors import UserError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
@@ -119,13 +121,20 @@ def load(files: Mapping[str, Path], config: Mapping[str, Any], window: int) -> T
     backend.no_truncation()
     backend.no_padding()
     is_bert = backend.token_to_id("[CLS]") is not None
+    first, last = ("cls_token", "sep_token") if is_bert else ("bos_token", "eos_token")
     start, end = ("[CLS]", "[SEP]") if is_bert else ("<|startoftext|>", "<|endoftext|>")
-    bos, eos = (
-        token(config, "cls_token" if is_bert else "bos_token", start),
-        token(config, "sep_token" if is_bert else "eos_token", end),
-    )
-    pad = token(config, "pad_token", "[PAD]" if is_bert else end)
-    return Tokenizer(backend, *(backend.token_to_id(name) for name in (bos, eos, pad)), window)
+    bos = token_id(backend, token(config, first, start))
+    eos = token_id(backend, token(config, last, end))
+    pad = token_id(backend, token(config, "pad_token", "[PAD]" if is_bert else end))
+    return Tokenizer(backend, bos, eos, pad, window)
+
+
+def token_id(backend: Backend, name: str) -> int:
+    """The id of a special token. Raises UserError when the vocabulary lacks it."""
+    found: int | None = backend.token_to_id(name)
+    if found is None:
+        raise UserError(f"the tokenizer has no token {name}: it is neither CLIP's nor BERT's, or damaged")
+    return found
 
 
 def token(config: Mapping[str, Any], role: str, default: str) -> str:

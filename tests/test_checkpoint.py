@@ -253,7 +253,12 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = self.path.partition("?")[0]
         names = [p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file()]
-        if path.startswith("/api/models/owner/tiny"):
+        if path.startswith("/api/models/owner/tiny/tree/"):
+            files = [
+                {"type": "file", "path": n, "size": (self.root / n).stat().st_size, "oid": n} for n in names
+            ]
+            self.send(json.dumps(files).encode(), body)
+        elif path.startswith("/api/models/owner/tiny"):
             siblings = [{"rfilename": name} for name in names]
             self.send(
                 json.dumps({"id": "owner/tiny", "sha": self.revision, "siblings": siblings}).encode(), body

@@ -87,7 +87,7 @@ def text_encoder(config: dict[str, Any]) -> nn.Module:
 
 
 def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Puts weights from their files into a network. Raises UserError naming one that is missing or misfits."""
+    """Puts weights from their files into a network. Raises UserError for one that is missing or misfits."""
     state = {}
     for wanted, slot in network.state_dict().items():
         tensor = tensors.get(wanted) or tensors.get("text_model." + wanted)

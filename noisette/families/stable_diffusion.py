@@ -111,9 +111,11 @@ class StableDiffusion:
         """
         mean, logvar = self.networks.encode_image(pixels)
         if self.is_tiny:
-            return np.repeat(mean, len(streams) // len(mean), axis=0) * self.scaling_factor
-        latents = mean + np.exp(0.5 * logvar) * draw(streams, mean.shape[1:])
-        return latents * self.scaling_factor
+            latents = spread(mean, len(streams))
+        else:
+            latents = mean + np.exp(0.5 * logvar) * draw(streams, mean.shape[1:])
+        scaled: Array = latents * np.float32(self.scaling_factor)
+        return scaled
 
     def decode(self, latents: Array) -> Array:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1], not clipped."""
@@ -132,9 +134,9 @@ class StableDiffusion:
 
         Classifier-free guidance (Ho and Salimans 2022) in the space of the UNet's output, when
         `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023,
-        eq. 15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et al.
-        2024); outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet takes
-        beside x.
+        eq. 15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et
+        al. 2024); outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet
+        takes beside x.
         """
         guided_at = guided_levels(guidance_interval, levels)
 
@@ -186,11 +188,12 @@ def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Arra
     alpha * x - sigma * v; sample: the output.
     """
     alpha, sigma = np.float32(level.alpha), np.float32(level.sigma)
-    if prediction_type == "v_prediction":
-        return alpha * x - sigma * output
     if prediction_type == "sample":
         return output
-    return (x - sigma * output) / alpha
+    x0: Array = (
+        alpha * x - sigma * output if prediction_type == "v_prediction" else (x - sigma * output) / alpha
+    )
+    return x0
 
 
 def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
@@ -199,7 +202,7 @@ def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
 
 
 def spread(states: Array, batch: int) -> Array:
-    """One condition for all pictures, or one for each."""
+    """One for all pictures, or one for each: repeated along the first axis up to `batch`."""
     return np.repeat(states, batch // len(states), axis=0)
 
 
