@@ -1,7 +1,7 @@
-"""What a model consists of, told from its small files: configurations, weight files, tokenizer. No weights read.
+"""What a model consists of, told from its small files: configurations, weight files, tokenizer.
 
-`locate` takes a diffusers folder, a single .safetensors file or a hub id. Standard library only; the hub's
-client is imported when a hub id is given.
+No weights are read. `locate` takes a diffusers folder, a single .safetensors file or a hub id. Standard
+library only; the hub's client is imported when a hub id is given.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Stable Diffusion model on this disk, or known by its small files with the weights still to be fetched.
+    """A Stable Diffusion model on this disk, or known by its small files with the weights to be fetched.
 
-    `configs`: component -> its configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json).
+    `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json).
     `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
     `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
     `kind`: "sd" or "sd-inpaint" (a UNet that also takes a mask and masked-image latents).
@@ -83,7 +83,7 @@ class Checkpoint:
 
     @cached_property
     def weight_hashes(self) -> dict[str, str]:
-        """SHA-256 of each weight file, by its name under the model ("unet/diffusion_pytorch_model.safetensors")."""
+        """SHA-256 of each weight file, by its name under the model ("vae/model.safetensors")."""
         files = {path: network for network, paths in self.weights.items() for path in paths}
         return {
             path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()
@@ -91,7 +91,7 @@ class Checkpoint:
 
     @cached_property
     def weights_hash(self) -> str:
-        """One SHA-256 for all weights: a single file's own, otherwise that of its sorted 'hash  name' lines."""
+        """One SHA-256 for all weights: a single file's own, or that of the sorted 'hash  name' lines."""
         if self.is_ldm:
             return next(iter(self.weight_hashes.values()))
         lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.weight_hashes.items()))
@@ -99,10 +99,10 @@ class Checkpoint:
 
 
 def locate(model: str, prediction_type: str | None = None) -> Checkpoint:
-    """The checkpoint behind a folder, a .safetensors file or a hub id; weights of a hub id are not fetched yet.
+    """The checkpoint behind a folder, a .safetensors file or a hub id, whose weights are not fetched yet.
 
     `prediction_type` ("epsilon", "v_prediction") replaces what the model says; an original 2.x file does not
-    say. Raises UserError, within seconds: unknown, unreachable, a pickle, damaged, not Stable Diffusion 1.x or 2.x.
+    say. Raises UserError within seconds: unknown, unreachable, a pickle, damaged, not Stable Diffusion.
     """
     path = Path(model).expanduser()
     if path.suffix.lower() in PICKLES:
@@ -178,7 +178,7 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
             f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it"
         )
     configs = ldm_configs.configs(stored, prediction_type)
-    weights = dict.fromkeys(NETWORKS, (path,))
+    weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
     return Checkpoint(
         model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True
     )
@@ -214,19 +214,27 @@ def under(stored: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
-    """ "sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for any other number."""
-    latent, taken = configs["vae"].get("latent_channels", 4), configs["unet"]["in_channels"]
-    if taken not in (latent, 2 * latent + 1):
+    """ "sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for what needs more than text."""
+    unet = configs["unet"]
+    latent, taken = configs["vae"].get("latent_channels", 4), unet["in_channels"]
+    for key in ("class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim"):
+        if unet.get(key) is not None:
+            raise UserError(
+                f"{model}: a UNet with {key} {unet[key]} needs more than text, and does not run here"
+            )
+    if unet.get("addition_embed_type") not in (None, "text"):
         raise UserError(
-            f"{model}: a UNet of {taken} input channels, where {latent} or {2 * latent + 1} are known"
+            f"{model}: a UNet with addition_embed_type {unet['addition_embed_type']} does not run here"
         )
+    if taken not in (latent, 2 * latent + 1):
+        raise UserError(f"{model}: a UNet of {taken} input channels; known are {latent} and {2 * latent + 1}")
     return "sd" if taken == latent else "sd-inpaint"
 
 
 def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:
     """The safetensors files of one network out of all file names: the full precision ones, all shards.
 
-    A variant (".fp16.") is taken only when there is nothing else. Raises UserError when there are only pickles.
+    A variant (".fp16.") is taken only when there is nothing else. Raises UserError for pickles alone.
     """
     ours = sorted(name for name in names if name.startswith(network + "/"))
     for variant in ("", ".fp16"):
@@ -242,11 +250,13 @@ def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:
 def convert_hint(path: Path | None) -> str:
     """The way from a pickle to safetensors."""
     if path is None:
-        return "convert it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder, safe_serialization=True)"
+        return (
+            "convert it where you trust it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder)"
+        )
     return (
         'convert it where you trust it: python3 -c "import torch, safetensors.torch as s;'
-        f" d = torch.load('{path.name}', weights_only=True); s.save_file({{k: v.contiguous().clone() for k, v in"
-        f" d.get('state_dict', d).items() if hasattr(v, 'shape')}}, '{path.stem}.safetensors')\""
+        f" d = torch.load('{path.name}', weights_only=True); s.save_file({{k: v.contiguous().clone()"
+        f" for k, v in d.get('state_dict', d).items() if hasattr(v, 'shape')}}, '{path.stem}.safetensors')\""
     )
 
 
@@ -275,7 +285,7 @@ def cache_folder() -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and time of change; without a writable cache, computed anew."""
+    """SHA-256 of a file, remembered by path, size and time of change where the cache can be written."""
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     memo = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()

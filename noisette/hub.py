@@ -9,10 +9,11 @@ from noisette.errors import UserError
 
 TIMEOUT = 5.0  # seconds for the question whether a model exists
 SMALL = (".json", ".txt")
+FOLDERS = tuple(f"{component}/" for component in COMPONENTS)
 
 
 def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
-    """The snapshot folder of a hub id with its small files fetched, all its file names, and the missing weights.
+    """The snapshot folder of a hub id, its small files fetched; all its file names; the missing weights.
 
     Without a network (or with HF_HUB_OFFLINE=1) what the cache holds. Raises UserError.
     """
@@ -43,9 +44,6 @@ def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
     return folder, names, tuple(f"{model}/{name}" for name in missing)
 
 
-FOLDERS = tuple(f"{component}/" for component in COMPONENTS)
-
-
 def cached(model: str, why: str) -> tuple[Path, list[str], tuple[str, ...]]:
     """The same from the cache alone. Raises UserError, with `why` the network was no help."""
     from huggingface_hub import try_to_load_from_cache
@@ -56,7 +54,11 @@ def cached(model: str, why: str) -> tuple[Path, list[str], tuple[str, ...]]:
             f"no model {model}: not a path, not in the hub's cache, and the hub is out of reach ({why})"
         )
     folder = Path(index).parent
-    return folder, [path.relative_to(folder).as_posix() for path in folder.glob("*/*")], ()
+    names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    for network in NETWORKS:
+        if not any(name.startswith(network + "/") and name.endswith(".safetensors") for name in names):
+            raise UserError(f"{model}: the weights of {network} are not in the hub's cache, and {why}")
+    return folder, names, ()
 
 
 def download(model: str, names: list[str]) -> Path:

@@ -1,8 +1,8 @@
 """What an original Stable Diffusion file (ldm, 1.x and 2.x) is, told from the shapes of its tensors.
 
 The configurations are those of the diffusers folders that the same weights are published in. Two things can't
-be seen in shapes and follow the convention: the number of attention heads (8 in 1.x, 64 channels each in 2.x),
-and what 2.x predicts (v for text-to-image, as in 2.1 at 768 pixels; epsilon for inpainting).
+be seen in shapes and follow the convention: the number of attention heads (8 in 1.x, 64 channels each in
+2.x), and what 2.x predicts (v for text-to-image, as in 2.1 at 768 pixels; epsilon for inpainting).
 """
 
 from __future__ import annotations

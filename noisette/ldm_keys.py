@@ -46,7 +46,7 @@ OPEN_CLIP_LAYER = {
 
 
 def unet_name(name: str, layers_per_block: int) -> str:
-    """A UNet name without its prefix, 'input_blocks.1.0.in_layers.0.weight' -> 'down_blocks.0.resnets.0.norm1.weight'."""
+    """A UNet name without its prefix: 'out.2.bias' -> 'conv_out.bias'."""
     stem, _, leaf = name.rpartition(".")
     if stem in UNET_ENDS:
         return f"{UNET_ENDS[stem]}.{leaf}"
@@ -78,7 +78,7 @@ def resnet_name(name: str) -> str:
 
 
 def vae_name(name: str, blocks: int) -> str:
-    """A VAE name without its prefix, 'decoder.up.3.block.0.norm1.bias' -> 'decoder.up_blocks.0.resnets.0.norm1.bias'."""
+    """A VAE name without its prefix: 'encoder.down.0.block.1.x' -> 'encoder.down_blocks.0.resnets.1.x'."""
     name = name.replace(".norm_out.", ".conv_norm_out.").replace("nin_shortcut", "conv_shortcut")
     if mid := re.match(r"(encoder|decoder)\.mid\.(block|attn)_(\d)\.(.+)", name):
         side, kind, number, rest = mid.groups()
@@ -95,7 +95,7 @@ def vae_name(name: str, blocks: int) -> str:
 
 
 def new_vae_name(name: str) -> str:
-    """Attention in a VAE saved by diffusers before 0.16 (Stable Diffusion 1.5's own) under its present name."""
+    """A name from a VAE saved by an early diffusers (Stable Diffusion 1.5's own) as it is called today."""
     where, _, rest = name.partition(".attentions.0.")
     stem, _, leaf = rest.rpartition(".")
     return f"{where}.attentions.0.{OLD_VAE_ATTENTION[stem]}.{leaf}" if stem in OLD_VAE_ATTENTION else name
@@ -108,7 +108,7 @@ def clip_names(name: str) -> tuple[str, ...]:
 
 
 def open_clip_names(name: str, layers: int) -> tuple[str, ...]:
-    """An OpenCLIP name without its prefix. Stable Diffusion 2 stops before the last block: `layers` excludes it."""
+    """An OpenCLIP name without its prefix; blocks from `layers` up (in 2.x, the last one) are not used."""
     if name in OPEN_CLIP_ENDS:
         return (f"text_model.{OPEN_CLIP_ENDS[name]}",)
     block = re.match(r"transformer\.resblocks\.(\d+)\.(.+)", name)

@@ -37,7 +37,7 @@ PARAMETER = re.compile(
 
 
 def quoted(value: object) -> str:
-    """A value as AUTOMATIC1111 writes it: a JSON string where it holds a comma, a colon or a line break."""
+    """A value as AUTOMATIC1111 writes it: a JSON string where it holds a comma, colon or line break."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text
 
@@ -45,7 +45,7 @@ def quoted(value: object) -> str:
 def parameters_text(recipe: dict[str, Any], size: tuple[int, int], provenance: dict[str, Any]) -> str:
     """The AUTOMATIC1111 text: prompt, `Negative prompt:` and one line of parameters.
 
-    `provenance` may hold model_hash (hex SHA-256 of the weights; ten digits are written) and noisette (version).
+    `provenance` may hold model_hash (hex SHA-256 of the weights, ten digits written) and noisette (version).
     """
     values = {
         "Steps": recipe.get("num_inference_steps"),
@@ -67,7 +67,7 @@ def parameters_text(recipe: dict[str, Any], size: tuple[int, int], provenance: d
 
 
 def png_info(metadata: dict[str, Any], size: tuple[int, int]) -> PngInfo:
-    """The text chunks of a picture of this size. `metadata`: recipe, provenance and what else JSON can hold."""
+    """The text chunks of a picture of this size. `metadata`: recipe, provenance, more JSON."""
     from PIL.PngImagePlugin import PngInfo
 
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)

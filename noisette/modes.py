@@ -128,7 +128,12 @@ def inpainting(job: Job) -> Start:
         masked = model.encode_image(job.base * (job.mask < 0.5), job.streams)
         beside = np.concatenate([np.repeat(mask, len(x), axis=0), masked], axis=1)
         return Start(job.denoiser(levels, beside), x, levels, job.draw, job.count, facts={"held": "9-channel"})
-    callback = hold(lambda i: noised(latents, levels[i + 1], noise), mask, job.count)
+
+    def known(i: int) -> Array:
+        """The base after step i; after the last itself, also where levels end short of clean (ddim, SD 1)."""
+        return latents if i + 2 == len(levels) else noised(latents, levels[i + 1], noise)
+
+    callback = hold(known, mask, job.count)
     return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"held": "latents"})
 
 

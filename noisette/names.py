@@ -1,7 +1,7 @@
 """File names: made from the prompt, safe on every system, taken by one process only, published when complete.
 
-A name is taken by creating `NAME.part` with O_EXCL; the picture is written into that file, which then gets the
-final name. The final name therefore never stands for half a file, kill -9 included. Standard library only.
+A name is taken by creating `NAME.part` with O_EXCL; the picture is written into that file, which then gets
+the final name. So the final name never stands for half a file, kill -9 included. Standard library only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def slug(prompt: str, longest: int = LONGEST) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """The head of the text that fits `longest` bytes of UTF-8, never half a character nor a joiner at its end."""
+    """The head of the text that fits `longest` bytes of UTF-8, never half a character."""
     head = text.encode()[:longest].decode(errors="ignore")
     while len(head) < len(text) and head and (unicodedata.combining(text[len(head)]) or head[-1] == "\u200d"):
         head = head[:-1]
@@ -81,7 +81,7 @@ def reserve(out_dir: Path, prompt: str, mode: str, seed: int, steps: int, suffix
 
 
 def take(path: Path) -> bool:
-    """Whether this process got the name. The part comes first, then the look: publishing has no gap between."""
+    """Whether this process got the name. First the part, then the look: publishing leaves no gap between."""
     try:
         os.close(os.open(part_of(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:

@@ -7,7 +7,7 @@ pixel can be the same bytes. Reading stands in `reading`, masks in `masks`; both
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ __all__ = [
     "resize",
     "resolve",
     "rgb",
+    "shrink_mask",
     "size_of",
     "soften",
     "to_model",
@@ -59,7 +60,7 @@ def resize(data: Pixels, width: int, height: int) -> Pixels:
 
 
 def resample(data: Pixels, width: int, height: int, region: Region) -> Pixels:
-    """A region (left, top, right, bottom) at width x height; alpha weighs the colours, 16 bits go by float32."""
+    """A region (left, top, right, bottom) at width x height; alpha weighs the colours, 16 bits by float32."""
     from PIL import Image
 
     lanczos = Image.Resampling.LANCZOS
@@ -73,7 +74,7 @@ def resample(data: Pixels, width: int, height: int, region: Region) -> Pixels:
 
 
 def fit(picture: Picture, width: int, height: int, how: str = "crop") -> Picture:
-    """The picture at width x height: 'stretch', 'crop' (fill, cut the overhang) or 'pad' (inside, edges repeated).
+    """The picture at width x height by 'stretch', 'crop' (cuts the overhang) or 'pad' (repeats the edges).
 
     In its own mode and depth, `info` kept. The same size gives the same picture.
     """
@@ -139,10 +140,10 @@ def shown(picture: Picture) -> NDArray[np.float32]:
     return colour
 
 
-def rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Values in 0..255 to the nearest uint8, halves up."""
-    whole: NDArray[np.float32] = np.floor(values + 0.5)
-    return whole.astype(np.uint8)
+    whole: NDArray[np.uint8] = np.floor(values + 0.5).astype(np.uint8)
+    return whole
 
 
 def rgb(picture: Picture) -> NDArray[np.uint8]:
@@ -156,7 +157,7 @@ def to_model(picture: Picture) -> NDArray[np.float32]:
 
 
 def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. Raises UserError for NaN, Inf."""
+    """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. NaN or Inf: UserError."""
     if not np.isfinite(image).all():
         raise UserError(
             "the model gave numbers that are not finite: try --precision float32 or another checkpoint"
@@ -194,7 +195,8 @@ def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
 
     wide = Image.fromarray(repaint.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
     fading = np.minimum(np.asarray(wide, np.float32) / 127.5, 1)
-    return np.maximum(fading, repaint, dtype=np.float32)
+    weights: NDArray[np.float32] = np.maximum(fading, repaint, dtype=np.float32)
+    return weights
 
 
 def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
@@ -202,4 +204,5 @@ def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[
     from PIL import Image
 
     share = Image.fromarray(repaint.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(share) > 0
+    any_of: NDArray[np.bool_] = np.asarray(share) > 0
+    return any_of

@@ -23,7 +23,7 @@ Pixels = NDArray[Any]  # uint8, or uint16 for 16-bit grey
 
 MAX_PIXELS = 100_000_000
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # others are cut to 8 bits in silence
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # others are cut to 8 bits in silence
 ORIENTATION = 0x0112
 
 
@@ -89,14 +89,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{path} is {image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are opened"
-                )
-            yield image
+            warnings.simplefilter("ignore")  # Pillow warns of odd headers; what matters is an error here
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    size = f"{image.width}x{image.height}"
+                    raise UserError(f"{path} is {size}: at most {MAX_PIXELS:,} pixels are opened")
+                yield image
     except UnidentifiedImageError:
         raise UserError(
             f"{path} is not a picture that can be read: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM are"
@@ -133,8 +131,9 @@ def read(path: Path) -> Picture:
         refuse_lossy(path, image)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        data, mode = pixels_of(path, upright, palette_scale(path, image))
-        return Picture(data, mode, info_of(image, upright))
+        info, scale = info_of(image, upright), palette_scale(path, image)
+    data, mode = pixels_of(path, upright, scale)
+    return Picture(data, mode, info)
 
 
 def info_of(image: Image.Image, upright: Image.Image) -> dict[str, Any]:
@@ -190,8 +189,11 @@ def refuse_lossy(path: Path, image: Image.Image) -> None:
         (65535,) if image.mode == "I" else (1, 255)
     ):
         raise UserError(f"{path} counts to {most}, which would be scaled: save it with 0 to 255 first")
-    if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path} has {image.n_frames} frames: save the one that is meant as a picture")  # type: ignore[attr-defined]
+    frames = (
+        1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    )  # a camera's MPO: one picture, and helpers
+    if frames > 1:
+        raise UserError(f"{path} has {frames} frames: save the one that is meant as a picture")
 
 
 def ppm_most(path: Path) -> int:
@@ -203,7 +205,7 @@ def ppm_most(path: Path) -> int:
 
 
 def pixels_of(path: Path, image: Image.Image, scale: int) -> tuple[Pixels, str]:
-    """The pixels and the exact mode for them; palettes, bilevel and a transparent colour widened losslessly."""
+    """The pixels and the exact mode for them; palettes, bilevel, a transparent colour widened losslessly."""
     if image.mode == "I":
         return np.asarray(image).astype(np.uint16)[..., None], "I;16"
     if image.mode.startswith("I;16"):

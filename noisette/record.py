@@ -117,7 +117,7 @@ def file_hash(path: Path) -> str:
 
 
 def kept_in(picture: Picture, base: Picture, repaint: NDArray[np.bool_]) -> Kept:
-    """Compares each pixel that `repaint` [H, W] keeps, all channels; another mode or size differs everywhere."""
+    """Compares each pixel that `repaint` [H, W] keeps, all channels; another mode or size: all differ."""
     kept = ~repaint
     count = int(kept.sum())
     differing = count
@@ -129,7 +129,7 @@ def kept_in(picture: Picture, base: Picture, repaint: NDArray[np.bool_]) -> Kept
 
 
 def check_kept(path: Path, base: Picture, repaint: NDArray[np.bool_]) -> Kept:
-    """`kept_in` for the file as it is on disk: opens and decodes it anew. Raises UserError if it can't be read."""
+    """`kept_in` for the file as it is on disk, opened and decoded anew. Raises UserError if unreadable."""
     return kept_in(read(path), base, repaint)
 
 
@@ -149,9 +149,9 @@ def save(
 ) -> Saved:
     """Writes the picture to a name from `reserve`, whole or not at all, and reads it back.
 
-    `metadata` holds 'recipe' (a dict of JSON values) and, as one likes, 'provenance' and more; the pixels' hash
-    is added, and with a base and what may be repainted of it (strict mask) the proof of the kept pixels. A full
-    disk, a name that is taken: UserError. Whatever interrupts (Ctrl-C too), the name is given back.
+    `metadata` holds 'recipe' (a dict of JSON values) and, as one likes, 'provenance' and more; the pixels'
+    hash is added, and with a base and what may be repainted of it (strict mask) the proof of its kept pixels.
+    A full disk, a name that is taken: UserError. Whatever interrupts (Ctrl-C too), the name is given back.
     """
     claims: dict[str, Any] = {**metadata, "pixels": pixel_hash(picture)}
     if base is not None and repaint is not None:

@@ -1,4 +1,4 @@
-"""Safetensors files by their header alone: which tensor lies where. Standard library only, no weights read."""
+"""Safetensors files by their header alone: which tensor lies where. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from noisette.errors import UserError
 
-ITEM_SIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-             "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+ITEM_SIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+             "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
 MAX_HEADER = 100_000_000  # the format's own bound
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a file: bytes `start` to `end` of `path`, row-major little-endian, of `dtype` and `shape`.
+    """One tensor of a file: bytes `start` to `end` of `path`, row-major, little-endian.
 
     `name` is the name inside the file; `dtype` is safetensors' (F32, F16, BF16, …).
     """

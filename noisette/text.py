@@ -1,4 +1,4 @@
-"""Text to tokens, with the `tokenizers` library alone: CLIP's BPE and BERT's WordPiece, weights, long prompts."""
+"""Text to tokens with the `tokenizers` library alone: CLIP's BPE, BERT's WordPiece, weights, long prompts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from noisette.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -101,7 +103,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One window of tokens, each list `window` long; `mask` is 1 for the ends and the tokens, 0 for padding."""
+    """One window of tokens, each list `window` long; `mask` is 0 for padding, else 1."""
 
     ids: list[int]
     weights: list[float]
@@ -119,13 +121,20 @@ def load(files: Mapping[str, Path], config: Mapping[str, Any], window: int) -> T
     backend.no_truncation()
     backend.no_padding()
     is_bert = backend.token_to_id("[CLS]") is not None
+    first, last = ("cls_token", "sep_token") if is_bert else ("bos_token", "eos_token")
     start, end = ("[CLS]", "[SEP]") if is_bert else ("<|startoftext|>", "<|endoftext|>")
-    bos, eos = (
-        token(config, "cls_token" if is_bert else "bos_token", start),
-        token(config, "sep_token" if is_bert else "eos_token", end),
-    )
-    pad = token(config, "pad_token", "[PAD]" if is_bert else end)
-    return Tokenizer(backend, *(backend.token_to_id(name) for name in (bos, eos, pad)), window)
+    bos = token_id(backend, token(config, first, start))
+    eos = token_id(backend, token(config, last, end))
+    pad = token_id(backend, token(config, "pad_token", "[PAD]" if is_bert else end))
+    return Tokenizer(backend, bos, eos, pad, window)
+
+
+def token_id(backend: Backend, name: str) -> int:
+    """The id of a special token. Raises UserError when the vocabulary lacks it."""
+    found: int | None = backend.token_to_id(name)
+    if found is None:
+        raise UserError(f"the tokenizer has no token {name}: it is neither CLIP's nor BERT's, or damaged")
+    return found
 
 
 def token(config: Mapping[str, Any], role: str, default: str) -> str:
@@ -157,7 +166,9 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
     from tokenizers import Tokenizer as Backend
 
     start, end = token(config, "bos_token", "<|startoftext|>"), token(config, "eos_token", "<|endoftext|>")
-    pairs = [(left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"]
+    pairs = [
+        (left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"
+    ]
     backend = Backend(
         models.BPE(vocabulary, pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
     )
@@ -170,7 +181,9 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    pad = token(config, "pad_token", end)  # a special token, so "!" in a prompt is one too (as transformers has it)
+    pad = token(
+        config, "pad_token", end
+    )  # a special token, so "!" in a prompt is one too (as transformers has it)
     backend.add_special_tokens([start, end, pad])
     return backend
 

@@ -4,19 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_ldm
+from tests import tiny_ldm
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.loaders import single_file_utils as theirs
 from safetensors.torch import save_file
-from tiny import clip_tokenizer
+from tests.tiny import clip_tokenizer
 from transformers import CLIPTextConfig
 
 from noisette import checkpoint
 from noisette.engines import torch_engine
 from noisette.errors import UserError
 
-DDCONFIG = {"ch": 32, "ch_mult": [1, 1, 2, 2], "num_res_blocks": 2, "z_channels": 4, "in_channels": 3, "out_ch": 3}
+DDCONFIG = {
+    "ch": 32,
+    "ch_mult": [1, 1, 2, 2],
+    "num_res_blocks": 2,
+    "z_channels": 4,
+    "in_channels": 3,
+    "out_ch": 3,
+}
 
 
 def original_config(second: bool, in_channels: int) -> dict[str, Any]:
@@ -44,7 +51,13 @@ def test_weights_and_configurations_equal_diffusers(second: bool, in_channels: i
     for name, value in unet_config.items():
         if name != "sample_size" and value is not None:
             assert list_of(ours.unet.config[name]) == list_of(value), name
-    for name in ("block_out_channels", "latent_channels", "layers_per_block", "scaling_factor", "up_block_types"):
+    for name in (
+        "block_out_channels",
+        "latent_channels",
+        "layers_per_block",
+        "scaling_factor",
+        "up_block_types",
+    ):
         assert list_of(ours.vae.config[name]) == list_of(vae_config[name]), name
 
     same(ours.unet.state_dict(), theirs.convert_ldm_unet_checkpoint(dict(tensors), unet_config))
@@ -113,7 +126,7 @@ def test_text_encoder_of_1x_has_its_activation(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "lora.safetensors"
     save_file({"lora_unet_down.weight": torch.zeros(3)}, file)
-    with pytest.raises(UserError, match="not Stable Diffusion 1.x or 2.x"):
+    with pytest.raises(UserError, match="not Stable Diffusion 1"):
         checkpoint.locate(str(file))
 
 
@@ -122,5 +135,3 @@ def test_a_unet_that_takes_neither_4_nor_9_channels_is_refused(tmp_path: Path) -
     tiny_ldm.write(file, second=False, in_channels=8)
     with pytest.raises(UserError, match="8 input channels"):
         checkpoint.locate(str(file))
-
-

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import BERT_WORDS, save, with_plain_vocabulary
+from tests.tiny import BERT_WORDS, save, with_plain_vocabulary
 from transformers import BertTokenizer, CLIPTokenizer
 
 from noisette import text
@@ -24,7 +24,9 @@ PROMPTS = [
 
 def tokenizer_of(folder: Path) -> text.Tokenizer:
     found = locate(str(folder))
-    return text.load(found.tokenizer, found.configs["tokenizer"], found.configs["text_encoder"]["max_position_embeddings"])
+    return text.load(
+        found.tokenizer, found.configs["tokenizer"], found.configs["text_encoder"]["max_position_embeddings"]
+    )
 
 
 def check_equal(ours: text.Tokenizer, theirs: object, prompt: str) -> None:
@@ -127,5 +129,3 @@ def test_cut_words_begin_where_the_window_ends() -> None:
     assert ours.cut_words("one two (three:1.2) four five six seven eight") == "seven eight"
     assert ours.cut_words("(" + "cat " * 10 + ") dog") == "cat cat cat cat dog"
     assert ours.cut_words("(one two three four five six seven) (eight) (nine)") == "seven eight nine"
-
-

@@ -16,7 +16,16 @@ from noisette.text import clip_vocabulary
 
 MERGES = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()[:489]
 BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,!?0123456789"]
-BERT_WORDS += ["a", "the", "red", "green", "cat", "alien", "house", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+BERT_WORDS += [
+    "a",
+    "the",
+    "red",
+    "green",
+    "cat",
+    "alien",
+    "house",
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+]
 BERT_WORDS = list(dict.fromkeys(BERT_WORDS))
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -74,9 +83,14 @@ def pipeline(style: str) -> StableDiffusionPipeline:
         "cross_attention_dim": 32,
         "attention_head_dim": 4,
     } | build.get("unet", {})
-    vae = {"latent_channels": 4, "block_out_channels": (32, 32, 64, 64), "norm_num_groups": 8} | build.get("vae", {})
+    vae = {"latent_channels": 4, "block_out_channels": (32, 32, 64, 64), "norm_num_groups": 8} | build.get(
+        "vae", {}
+    )
     blocks = len(vae["block_out_channels"])
-    vae |= {"down_block_types": ("DownEncoderBlock2D",) * blocks, "up_block_types": ("UpDecoderBlock2D",) * blocks}
+    vae |= {
+        "down_block_types": ("DownEncoderBlock2D",) * blocks,
+        "up_block_types": ("UpDecoderBlock2D",) * blocks,
+    }
     scheduler = {
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -84,6 +98,7 @@ def pipeline(style: str) -> StableDiffusionPipeline:
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
+        "timestep_spacing": "leading",  # said outright, or other schedulers would put their own default
     } | build.get("scheduler", {})
     text, tokenizer = text_model(style, build)
     return StableDiffusionPipeline(
@@ -102,11 +117,17 @@ def text_model(style: str, build: dict[str, Any]) -> tuple[Any, Any]:
     """The text encoder and its tokenizer."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
     if style == "bert":
-        config = BertConfig(**sizes, vocab_size=len(BERT_WORDS), max_position_embeddings=64, use_attention_mask=True)
+        config = BertConfig(
+            **sizes, vocab_size=len(BERT_WORDS), max_position_embeddings=64, use_attention_mask=True
+        )
         return BertModel(config), bert_tokenizer()
     tokenizer = clip_tokenizer(**build.get("tokenizer", {}))
     config = CLIPTextConfig(**sizes, **build.get("text", {}), vocab_size=len(tokenizer))
-    return CLIPTextModel(config), tokenizer
+    model = CLIPTextModel(config)
+    torch.nn.init.normal_(
+        model.final_layer_norm.bias, std=0.3
+    )  # states whose mean is not 0, as trained ones have
+    return model, tokenizer
 
 
 def save(style: str, folder: Path) -> StableDiffusionPipeline:

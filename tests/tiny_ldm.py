@@ -1,4 +1,4 @@
-"""Original Stable Diffusion files (ldm names) of a few thousand random weights, named as ldm's modules name them."""
+"""Original Stable Diffusion files of a few thousand random weights, named as ldm's modules name them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ def transformer(name: str, width: int, linear: bool) -> Shapes:
         shapes |= affine(f"{block}.{attention}.to_out.0", width, width)
     for norm in ("norm1", "norm2", "norm3"):
         shapes |= affine(f"{block}.{norm}", width)
-    return shapes | affine(f"{block}.ff.net.0.proj", width * 8, width) | affine(f"{block}.ff.net.2", width, width * 4)
+    return (
+        shapes
+        | affine(f"{block}.ff.net.0.proj", width * 8, width)
+        | affine(f"{block}.ff.net.2", width, width * 4)
+    )
 
 
 def unet(in_channels: int, linear: bool) -> Shapes:
-    """ldm.modules.diffusionmodules.openaimodel.UNetModel: two levels, attention at the first, two resnets each."""
-    shapes = affine("time_embed.0", CHANNELS * 4, CHANNELS) | affine("time_embed.2", CHANNELS * 4, CHANNELS * 4)
+    """ldm's UNetModel: two levels, attention at the first, two resnets each."""
+    shapes = affine("time_embed.0", CHANNELS * 4, CHANNELS) | affine(
+        "time_embed.2", CHANNELS * 4, CHANNELS * 4
+    )
     shapes |= affine("input_blocks.0.0", CHANNELS, in_channels, 3, 3)
     skips, width, index = [CHANNELS], CHANNELS, 1
     for level, multiple in enumerate(MULTIPLES):
@@ -85,7 +91,7 @@ def vae_middle(name: str, width: int) -> Shapes:
 
 
 def vae() -> Shapes:
-    """ldm.models.autoencoder.AutoencoderKL: four levels, two resnets each in the encoder, three in the decoder."""
+    """ldm's AutoencoderKL: four levels, two resnets each in the encoder, three in the decoder."""
     widths = (32, 32, 64, 64)
     shapes = affine("encoder.conv_in", 32, 3, 3, 3)
     width = 32
@@ -127,7 +133,10 @@ def open_clip() -> Shapes:
     shapes: Shapes = {"positional_embedding": (77, TEXT), "token_embedding.weight": (VOCABULARY, TEXT)}
     for index in range(24):
         layer = f"transformer.resblocks.{index}"
-        shapes |= {f"{layer}.attn.in_proj_weight": (TEXT * 3, TEXT), f"{layer}.attn.in_proj_bias": (TEXT * 3,)}
+        shapes |= {
+            f"{layer}.attn.in_proj_weight": (TEXT * 3, TEXT),
+            f"{layer}.attn.in_proj_bias": (TEXT * 3,),
+        }
         shapes |= affine(f"{layer}.attn.out_proj", TEXT, TEXT)
         shapes |= affine(f"{layer}.ln_1", TEXT) | affine(f"{layer}.ln_2", TEXT)
         shapes |= affine(f"{layer}.mlp.c_fc", 96, TEXT) | affine(f"{layer}.mlp.c_proj", TEXT, 96)
@@ -137,7 +146,11 @@ def open_clip() -> Shapes:
 def write(path: Path, second: bool, in_channels: int = 4) -> dict[str, Any]:
     """Writes a file of 1.x or (`second`) 2.x and returns its tensors."""
     generator = torch.Generator().manual_seed(3)
-    parts = {UNET: unet(in_channels, second), VAE: vae(), OPEN_CLIP if second else CLIP: open_clip() if second else clip()}
+    parts = {
+        UNET: unet(in_channels, second),
+        VAE: vae(),
+        OPEN_CLIP if second else CLIP: open_clip() if second else clip(),
+    }
     tensors = {
         prefix + name: torch.randn(shape, generator=generator) * 0.05
         for prefix, shapes in parts.items()

@@ -1,4 +1,4 @@
-"""The torch engine: diffusers' and transformers' networks behind `Networks`, on a GPU, Apple silicon or the CPU."""
+"""The torch engine: diffusers' and transformers' networks behind `Networks`, on a GPU or the CPU."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def text_encoder(config: dict[str, Any]) -> nn.Module:
 
 
 def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Puts weights from their files into a network. Raises UserError naming a tensor that is missing or misfits."""
+    """Puts weights from their files into a network. Raises UserError for one that is missing or misfits."""
     state = {}
     for wanted, slot in network.state_dict().items():
         tensor = tensors.get(wanted) or tensors.get("text_model." + wanted)
@@ -95,7 +95,8 @@ def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch
             raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from the checkpoint")
         if tensor.shape != tuple(slot.shape):
             raise UserError(
-                f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint, {list(slot.shape)} in its config"
+                f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint,"
+                f" {list(slot.shape)} in its config"
             )
         state[wanted] = read(tensor).to(dtype)
     network.load_state_dict(state, assign=True)
@@ -159,7 +160,7 @@ class TorchNetworks:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
 
     def _tile(self, area: int) -> None:
-        """Tiles for a picture of more than WHOLE_AREA pixels; below, whole: tiles change a picture a little."""
+        """Tiles above WHOLE_AREA pixels, and only there: tiles change a picture a little."""
         if area > WHOLE_AREA:
             self.vae.enable_tiling()
         else:

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x and whatever is built like them: text in, latents through a UNet, a VAE at both ends.
+"""Stable Diffusion 1.x and 2.x and what is built like them: text, latents through a UNet, a VAE at both ends.
 
 Everything that differs between such models (latent channels, scale, prediction type, noise schedule, text
 encoder) is read from the checkpoint. Arrays are float32 NumPy; the networks may run anywhere.
@@ -44,7 +44,7 @@ class StableDiffusion:
 
     def __init__(self, networks: Networks, checkpoint: Checkpoint) -> None:
         configs = checkpoint.configs
-        vae, unet, encoder = configs["vae"], configs["unet"], configs["text_encoder"]
+        vae, encoder = configs["vae"], configs["text_encoder"]
         self.networks = networks
         self.masked = checkpoint.kind == "sd-inpaint"
         self.is_tiny = vae["_class_name"] == "AutoencoderTiny"
@@ -60,8 +60,10 @@ class StableDiffusion:
             checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"]
         )
 
-    def levels(self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler") -> list[Level]:
-        """The n + 1 noise levels of a run, noisy to clean; "model" is the spacing its scheduler was published with.
+    def levels(
+        self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler"
+    ) -> list[Level]:
+        """The n + 1 noise levels of a run, noisy to clean; "model" is the spacing of the published scheduler.
 
         They end at a clean picture, but for `ddim` at the table's first level where the scheduler says so
         (set_alpha_to_one false, as Stable Diffusion 1.x), like diffusers' DDIMScheduler.
@@ -109,9 +111,11 @@ class StableDiffusion:
         """
         mean, logvar = self.networks.encode_image(pixels)
         if self.is_tiny:
-            return np.repeat(mean, len(streams) // len(mean), axis=0) * self.scaling_factor
-        latents = mean + np.exp(0.5 * logvar) * draw(streams, mean.shape[1:])
-        return latents * self.scaling_factor
+            latents = spread(mean, len(streams))
+        else:
+            latents = mean + np.exp(0.5 * logvar) * draw(streams, mean.shape[1:])
+        scaled: Array = latents * np.float32(self.scaling_factor)
+        return scaled
 
     def decode(self, latents: Array) -> Array:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1], not clipped."""
@@ -129,9 +133,10 @@ class StableDiffusion:
         """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] at alpha·x0 + sigma·noise.
 
         Classifier-free guidance (Ho and Salimans 2022) in the space of the UNet's output, when
-        `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023, eq.
-        15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et al. 2024);
-        outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet takes beside x.
+        `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023,
+        eq. 15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et
+        al. 2024); outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet
+        takes beside x.
         """
         guided_at = guided_levels(guidance_interval, levels)
 
@@ -154,7 +159,6 @@ class StableDiffusion:
             return x0_from(self.prediction_type, guided, x, level)
 
         return denoise
-
 
 
 load = StableDiffusion
@@ -184,11 +188,12 @@ def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Arra
     alpha * x - sigma * v; sample: the output.
     """
     alpha, sigma = np.float32(level.alpha), np.float32(level.sigma)
-    if prediction_type == "v_prediction":
-        return alpha * x - sigma * output
     if prediction_type == "sample":
         return output
-    return (x - sigma * output) / alpha
+    x0: Array = (
+        alpha * x - sigma * output if prediction_type == "v_prediction" else (x - sigma * output) / alpha
+    )
+    return x0
 
 
 def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
@@ -197,12 +202,12 @@ def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:
 
 
 def spread(states: Array, batch: int) -> Array:
-    """One condition for all pictures, or one for each."""
+    """One for all pictures, or one for each: repeated along the first axis up to `batch`."""
     return np.repeat(states, batch // len(states), axis=0)
 
 
 def weigh(states: Array, weights: Array) -> Array:
-    """Token states [N, T, width] times weights [N, T], each window's mean then restored (AUTOMATIC1111's method)."""
+    """Token states [N, T, width] times weights [N, T], each window's mean then restored (AUTOMATIC1111)."""
     weighted = states * weights[..., None]
     plain = (weights == 1).all(axis=1)
     scale = np.where(plain, 1.0, states.mean(axis=(1, 2)) / weighted.mean(axis=(1, 2)))
