@@ -1,4 +1,4 @@
-"""A checkpoint to `Networks` on openvino: graphs compiled in the background, in the order a picture needs them."""
+"""A checkpoint to `Networks` on openvino: graphs compiled in the background, in the order of their use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import cache_folder
+from noisette.checkpoint import cache_folder, fetch
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import blob_key, compiled
 from noisette.engines.openvino.graph import Weights, check_all_used
@@ -27,13 +27,15 @@ KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
 
 def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32") -> OpenVINONetworks:
-    """The networks of a checkpoint on the CPU. Returns at once: what is not ready yet, the first use waits for."""
+    """The networks of a checkpoint on the CPU. Returns at once: the first use waits for what is not ready."""
     core = ov.Core()
     if precision not in HINTS:
-        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
+        raise UserError(
+            f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}"
+        )
     if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"--precision {precision} is not supported by this processor; use float32")
-    return OpenVINONetworks(core, checkpoint, precision)
+    return OpenVINONetworks(core, fetch(checkpoint), precision)
 
 
 class OpenVINONetworks:
@@ -62,7 +64,7 @@ class OpenVINONetworks:
         return run(self._model("unet"), inputs, carried)["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
-        """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the clamp's lower end."""
+        """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
         moments = run(self._model("vae_encoder"), {"pixels": pixels})["moments"]
         if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
             return moments, np.full_like(moments, -30.0)
@@ -104,11 +106,14 @@ class OpenVINONetworks:
             return build_graph(name, config, memory, tensors), memory
 
         folder = cache_folder() / "openvino"
-        self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+        self._models[name] = self._pool.submit(
+            compiled, self._core, build, self._properties, folder, group, key
+        )
 
 
-def build_graph(name: str, config: Mapping[str, Any], get: Callable[[str], Any],
-                names: Mapping[str, Any]) -> ov.Model:
+def build_graph(
+    name: str, config: Mapping[str, Any], get: Callable[[str], Any], names: Mapping[str, Any]
+) -> ov.Model:
     """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
     network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
     weights = Weights(get, network)
@@ -117,11 +122,17 @@ def build_graph(name: str, config: Mapping[str, Any], get: Callable[[str], Any],
         check_all_used(network, names, weights.used)
         return context if name == "unet_context" else step
     if network == "vae":
-        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
+        return (
+            vae.build_encoder(config, weights)
+            if name == "vae_encoder"
+            else vae.build_decoder(config, weights)
+        )
     return text.build_text_encoder(config, weights)
 
 
-def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:
+def run(
+    model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}
+) -> dict[str, Array]:
     """One inference: named arrays (and tensors that stay as they are) to named arrays."""
     arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     results = model({**arrays, **held}, share_inputs=True)

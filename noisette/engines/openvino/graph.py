@@ -1,7 +1,7 @@
 """Layers as openvino graphs. Each takes the tensors it needs from a `Weights`, which checks their shapes.
 
-Weights become `Constant`s that share the checkpoint's memory (memory-mapped safetensors): no copy is made while the
-graph is built. A half-precision tensor stays so and is converted inside the graph.
+Weights become `Constant`s that share the checkpoint's memory (memory-mapped safetensors): no copy is made
+while the graph is built. A half-precision tensor stays so and is converted inside the graph.
 """
 
 from __future__ import annotations
@@ -19,9 +19,18 @@ from noisette.errors import UserError
 Node = Any  # an openvino Node or Output: every op takes either
 
 
-def conv(x: Node, w: Weights, channels_in: int, channels_out: int, kernel: int = 3, *, stride: int = 1,
-         padding: tuple[int, int] | None = None, bias: bool = True) -> Node:
-    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default that of "same"."""
+def conv(
+    x: Node,
+    w: Weights,
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] | None = None,
+    bias: bool = True,
+) -> Node:
+    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default "same"."""
     before, after = padding or (kernel // 2, kernel // 2)
     weight = w.float("weight", (channels_out, channels_in, kernel, kernel))
     y = ops.convolution(x, weight, [stride, stride], [before, before], [after, after], [1, 1])
@@ -38,7 +47,7 @@ def linear(x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = T
 
 
 def group_norm(x: Node, w: Weights, channels: int, groups: int, eps: float) -> Node:
-    """torch.nn.GroupNorm on [B, C, h, w], spelled out: openvino 2026.4's own operation crashes at static shapes."""
+    """torch.nn.GroupNorm on [B, C, h, w], spelled out: openvino 2026.4's own crashes at static shapes."""
     shape = ops.shape_of(x)
     y = ops.mvn(reshape(x, (0, groups, -1)), ops.constant(np.array([2], np.int64)), True, eps, "inside_sqrt")
     y = ops.reshape(y, shape, False)
@@ -93,8 +102,15 @@ def upsample(x: Node, size_of: Node | None = None) -> Node:
         sizes, mode = ops.constant(np.array([2, 2], np.float32)), "scales"
     else:
         sizes, mode = ops.gather(ops.shape_of(size_of), axes, index(0)), "sizes"
-    return ops.interpolate(x, sizes, "nearest", mode, coordinate_transformation_mode="asymmetric",
-                           nearest_mode="floor", axes=axes)
+    return ops.interpolate(
+        x,
+        sizes,
+        "nearest",
+        mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=axes,
+    )
 
 
 def image_to_tokens(x: Node, channels: int) -> Node:
@@ -106,7 +122,9 @@ def tokens_to_image(x: Node, like: Node, channels: int) -> Node:
     """[B, h * w, C] -> [B, C, h, w] with h and w of `like` [B, _, h, w]."""
     axes = ops.constant(np.array([2, 3], np.int64))
     size = ops.gather(ops.shape_of(like), axes, index(0))
-    shape = ops.concat([ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0)
+    shape = ops.concat(
+        [ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0
+    )
     return transpose(ops.reshape(x, shape, True), (0, 3, 1, 2))
 
 
@@ -156,12 +174,17 @@ def model(outputs: dict[str, Node], inputs: list[Node], name: str) -> ov.Model:
 class Weights:
     """The tensors under one prefix of a component, as graph constants.
 
-    `w / "down_blocks" / 0` narrows the prefix. `get` maps a full name to an array (shared, not copied) and raises
-    KeyError for an unknown one; a bfloat16 tensor comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
+    `w / "down_blocks" / 0` narrows the prefix. `get` maps a full name to an array (shared, not copied) and
+    raises KeyError for an unknown one; bfloat16 comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
     """
 
-    def __init__(self, get: Callable[[str], NDArray[Any]], component: str, prefix: str = "",
-                 used: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        get: Callable[[str], NDArray[Any]],
+        component: str,
+        prefix: str = "",
+        used: set[str] | None = None,
+    ) -> None:
         self._get, self._component, self.prefix = get, component, prefix
         self.used: set[str] = set() if used is None else used
 
@@ -183,17 +206,23 @@ class Weights:
             array = self._get(full)
         except KeyError:
             raise UserError(
-                f"{self._component}: the config asks for a tensor {full} of shape {list(shape)}, the weights have none"
+                f"{self._component}: its config asks for a tensor {full} {list(shape)}, the weights have none"
             ) from None
         if array.shape not in (shape, also):
             raise UserError(
-                f"{self._component}: tensor {full} has shape {list(array.shape)}, its config asks for {list(shape)}"
+                f"{self._component}: tensor {full} is {list(array.shape)}, its config asks for {list(shape)}"
             )
         self.used.add(full)
         return array
 
-    def stored(self, name: str, shape: tuple[int, ...], *, also: tuple[int, ...] | None = None,
-               as_shape: tuple[int, ...] | None = None) -> Node:
+    def stored(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        also: tuple[int, ...] | None = None,
+        as_shape: tuple[int, ...] | None = None,
+    ) -> Node:
         """The tensor as a constant in its stored precision, viewed in `as_shape` (or `shape`)."""
         array = np.ascontiguousarray(self.array(name, shape, also)).reshape(as_shape or shape)
         if is_bfloat16(array.dtype):
@@ -204,8 +233,14 @@ class Weights:
         constant.set_friendly_name(self.prefix + name)
         return constant
 
-    def float(self, name: str, shape: tuple[int, ...], *, also: tuple[int, ...] | None = None,
-              as_shape: tuple[int, ...] | None = None) -> Node:
+    def float(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        also: tuple[int, ...] | None = None,
+        as_shape: tuple[int, ...] | None = None,
+    ) -> Node:
         """The tensor as a float32 value."""
         constant = self.stored(name, shape, also=also, as_shape=as_shape)
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")
@@ -213,7 +248,7 @@ class Weights:
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     """NumPy has no bfloat16: such a tensor travels as uint16 with this mark on its dtype."""
-    return bool(dtype.metadata) and dtype.metadata.get("type") == "bfloat16"
+    return dtype.metadata is not None and dtype.metadata.get("type") == "bfloat16"
 
 
 def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None:
@@ -221,5 +256,5 @@ def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None
     left = sorted(set(names) - used)
     if left:
         raise UserError(
-            f"{component}: the weights hold {len(left)} tensors which the config has no place for, first {left[0]}"
+            f"{component}: the weights hold {len(left)} tensors unknown to the config, first {left[0]}"
         )

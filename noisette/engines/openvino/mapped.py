@@ -1,4 +1,4 @@
-"""Checkpoint tensors as NumPy arrays that share the page cache with their files: nothing is read until it is used."""
+"""Checkpoint tensors as NumPy arrays that share the page cache with their files: read when used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from noisette.errors import UserError
 
 BFLOAT16 = np.dtype(np.uint16, metadata={"type": "bfloat16"})
-DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16,
+DTYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16,
           "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}  # fmt: skip
 
 
@@ -43,7 +43,9 @@ class MappedTensors:
         """The tensor in its stored type (bfloat16 as `BFLOAT16`). KeyError for an unknown name."""
         tensor = self._tensors[name]
         if tensor.dtype not in DTYPES:
-            raise UserError(f"{tensor.path.name}: tensor {name} is stored as {tensor.dtype}; convert it to F16 or F32")
+            raise UserError(
+                f"{tensor.path.name}: tensor {name} is stored as {tensor.dtype}; convert it to F16 or F32"
+            )
         dtype = DTYPES[tensor.dtype]
         count = (tensor.end - tensor.start) // dtype.itemsize
         array = np.frombuffer(self._map(tensor.path), dtype, count, tensor.start)
@@ -58,7 +60,9 @@ class MappedTensors:
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
             with path.open("rb") as file:
-                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # openvino wants writeable memory
+                self._maps[path] = mmap.mmap(
+                    file.fileno(), 0, access=mmap.ACCESS_COPY
+                )  # openvino wants writeable memory
         return self._maps[path]
 
 
