@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from noisette.checkpoint import locate
 from noisette.engines.openvino import load
 from noisette.errors import UserError
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,11 +120,8 @@ def test_without_a_writable_cache_it_works(
 
 
 def test_processes_share_the_cache(folder: Path, cache: Path) -> None:
-    code = (
-        f"import pathlib, test_openvino_engine as t; print(t.prediction(pathlib.Path({str(folder)!r})).sum())"
-    )
-    paths = [str(ROOT), str(ROOT / "tests")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    code = f"import pathlib, tests.test_openvino_engine as t; print(t.prediction(pathlib.Path({str(folder)!r})).sum())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def one(_: int) -> str:
         return subprocess.run(

@@ -39,7 +39,7 @@ def compiled(
     group: str,
     key: str,
 ) -> tuple[ov.CompiledModel, Any]:
-    """The compiled model `group-key` from `folder`, or built, compiled and kept in place of its group's older ones.
+    """Compiled model `group-key` from `folder`, or built, compiled and kept; older ones of its group go.
 
     Like `build`, it gives beside the model the memory that the model's weights lie in: hold on to both.
     """

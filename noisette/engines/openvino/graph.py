@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from noisette.errors import UserError
+from noisette.mapped import is_bfloat16
 
 Node = Any  # an openvino Node or Output: every op takes either
 
@@ -244,11 +245,6 @@ class Weights:
         """The tensor as a float32 value."""
         constant = self.stored(name, shape, also=also, as_shape=as_shape)
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")
-
-
-def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """NumPy has no bfloat16: such a tensor travels as uint16 with this mark on its dtype."""
-    return dtype.metadata is not None and dtype.metadata.get("type") == "bfloat16"
 
 
 def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None:
