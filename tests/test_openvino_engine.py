@@ -120,7 +120,8 @@ def test_without_a_writable_cache_it_works(
 
 
 def test_processes_share_the_cache(folder: Path, cache: Path) -> None:
-    code = f"import pathlib, tests.test_openvino_engine as t; print(t.prediction(pathlib.Path({str(folder)!r})).sum())"
+    call = f"t.prediction(pathlib.Path({str(folder)!r})).sum()"
+    code = f"import pathlib, tests.test_openvino_engine as t; print({call})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def one(_: int) -> str:
