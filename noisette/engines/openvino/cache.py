@@ -1,0 +1,98 @@
+"""Compiled models on disk: a blob and its checksum per network, found by a key that names everything it depends on.
+
+A blob is written under a temporary name and renamed, so that processes may share the folder. A torn or damaged one
+fails its checksum and is built again. Where the folder can't be written, nothing is kept and nothing fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+MAGIC = b"noisette-blob-2\n"
+HEADER = struct.Struct("<16sQQ")  # magic, bytes that follow, sum of them as little-endian 64-bit words
+
+
+def blob_key(*parts: Any) -> str:
+    """A hash of JSON-able facts, the version of openvino and the source of this package among them."""
+    sources = [path.read_bytes().decode() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    text = json.dumps([parts, ov.get_version(), sources], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def compiled(
+    core: ov.Core,
+    build: Callable[[], tuple[ov.Model, Any]],
+    properties: dict[str, Any],
+    folder: Path,
+    group: str,
+    key: str,
+) -> tuple[ov.CompiledModel, Any]:
+    """The compiled model `group-key` from `folder`, or built, compiled and kept there; older ones of its group go.
+
+    Like `build`, it gives beside the model the memory that the model's weights lie in: hold on to both.
+    """
+    path = folder / f"{group}-{key}.blob"
+    blob = read_blob(path)
+    if blob is not None:
+        try:
+            return core.import_model(blob, "CPU", properties), blob
+        except RuntimeError:  # openvino's own check of its format
+            pass
+    graph, memory = build()
+    model = core.compile_model(graph, "CPU", properties)
+    write_blob(path, model)
+    return model, memory
+
+
+def read_blob(path: Path) -> ov.Tensor | None:
+    """The blob, mapped into memory; None when there is none or it is not whole."""
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError):
+        return None
+    if len(mapped) < HEADER.size:
+        return None
+    magic, size, checksum = HEADER.unpack_from(mapped)
+    if magic != MAGIC or len(mapped) != HEADER.size + size:
+        return None
+    blob = np.frombuffer(mapped, np.uint8, size, HEADER.size)
+    return ov.Tensor(blob, shared_memory=True) if word_sum(blob) == checksum else None
+
+
+def write_blob(path: Path, model: ov.CompiledModel) -> None:
+    """Keep a compiled model, whole or not at all, in place of the older ones of its group."""
+    blob = np.frombuffer(model.export_model().getbuffer(), np.uint8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    except OSError:
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(HEADER.pack(MAGIC, blob.size, word_sum(blob)))
+            file.write(blob.data)
+        Path(part).replace(path)
+        for older in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.blob"):
+            if older != path:
+                older.unlink(missing_ok=True)
+    except OSError:  # the disk is full, or another process holds an older blob open on Windows
+        Path(part).unlink(missing_ok=True)
+
+
+def word_sum(data: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
+    """Sum modulo 2**64 of the bytes as 64-bit words: an order faster than a hash, and enough against torn files."""
+    whole = data.size // 8 * 8
+    tail = int.from_bytes(data[whole:].tobytes(), "little")
+    return (int(np.add.reduce(data[:whole].view("<u8"), dtype=np.uint64)) + tail) % 2**64

@@ -1,0 +1,128 @@
+"""A checkpoint to `Networks` on openvino: graphs compiled in the background, in the order a picture needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+
+from noisette.checkpoint import cache_folder
+from noisette.engines.openvino import text, unet, vae
+from noisette.engines.openvino.cache import blob_key, compiled
+from noisette.engines.openvino.graph import Weights, check_all_used
+from noisette.engines.openvino.mapped import MappedTensors
+from noisette.errors import UserError
+
+if TYPE_CHECKING:
+    from noisette.checkpoint import Checkpoint
+    from noisette.engines import Array, Ids
+
+HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
+
+
+def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32") -> OpenVINONetworks:
+    """The networks of a checkpoint on the CPU. Returns at once: what is not ready yet, the first use waits for."""
+    core = ov.Core()
+    if precision not in HINTS:
+        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
+    if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UserError(f"--precision {precision} is not supported by this processor; use float32")
+    return OpenVINONetworks(core, checkpoint, precision)
+
+
+class OpenVINONetworks:
+    """`Networks` of one checkpoint. Sizes, batch and token counts are free at every call."""
+
+    def __init__(self, core: ov.Core, checkpoint: Checkpoint, precision: str) -> None:
+        self._core, self._checkpoint, self._precision = core, checkpoint, precision
+        self._unet_config = checkpoint.configs["unet"]
+        # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
+        self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        self._pool = ThreadPoolExecutor(2)
+        self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
+        self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
+        for name in ("text_encoder", "unet_context", "unet", "vae_decoder"):
+            self._start(name)
+
+    def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
+        """Token ids [B, T], mask [B, T] -> [B, T, width]."""
+        mask = np.ones_like(ids) if attention_mask is None else attention_mask
+        return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
+
+    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
+        carried = self._carried({"context": context})
+        inputs = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
+        return run(self._model("unet"), inputs, carried)["prediction"]
+
+    def encode_image(self, pixels: Array) -> tuple[Array, Array]:
+        """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the clamp's lower end."""
+        moments = run(self._model("vae_encoder"), {"pixels": pixels})["moments"]
+        if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
+            return moments, np.full_like(moments, -30.0)
+        mean, logvar = np.split(moments, 2, axis=1)
+        return mean, np.clip(logvar, -30.0, 20.0)
+
+    def decode_image(self, latents: Array) -> Array:
+        """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
+        return run(self._model("vae_decoder"), {"latents": latents})["pixels"]
+
+    def _carried(self, inputs: dict[str, Array]) -> dict[str, ov.Tensor]:
+        """What the UNet derives from the prompt alone, computed once for each prompt."""
+        arrays = list(inputs.values())
+        for known, carried in self._contexts:
+            if all(np.array_equal(a, b) for a, b in zip(known, arrays, strict=True)):
+                return carried
+        found = run(self._model("unet_context"), inputs)
+        carried = {name: ov.Tensor(array, shared_memory=True) for name, array in found.items()}
+        self._contexts = [([a.copy() for a in arrays], carried), *self._contexts][:KEPT_CONTEXTS]
+        return carried
+
+    def _model(self, name: str) -> ov.CompiledModel:
+        if name not in self._models:
+            self._start(name)
+        return self._models[name].result()[0]
+
+    def _start(self, name: str) -> None:
+        """Compile one graph in the background, or fetch it from the cache."""
+        network = name.partition("_")[0] if name != "text_encoder" else name
+        config, paths = self._checkpoint.configs[network], self._checkpoint.weights[network]
+        files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+        device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        key = blob_key(name, config, files, self._properties, device)
+        group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
+
+        def build() -> tuple[ov.Model, MappedTensors]:
+            tensors = self._checkpoint.tensors(network)
+            memory = MappedTensors(tensors)
+            return build_graph(name, config, memory, tensors), memory
+
+        folder = cache_folder() / "openvino"
+        self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+
+
+def build_graph(name: str, config: Mapping[str, Any], get: Callable[[str], Any],
+                names: Mapping[str, Any]) -> ov.Model:
+    """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
+    network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
+    weights = Weights(get, network)
+    if network == "unet":
+        context, step = unet.build_unet(config, weights)
+        check_all_used(network, names, weights.used)
+        return context if name == "unet_context" else step
+    if network == "vae":
+        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
+    return text.build_text_encoder(config, weights)
+
+
+def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:
+    """One inference: named arrays (and tensors that stay as they are) to named arrays."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    results = model({**arrays, **held}, share_inputs=True)
+    return {output.any_name: array for output, array in results.items()}

@@ -1,0 +1,147 @@
+"""The engine on whole checkpoints: the same numbers as the pipeline's modules, its cache, and what it never imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from noisette.checkpoint import locate
+from noisette.engines.openvino import load
+from noisette.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "bert"
+    tiny.save("bert", path)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "openvino"
+
+
+def prediction(folder: Path) -> np.ndarray:
+    """One denoising step and what surrounds it, so that every network has run."""
+    networks = load(locate(str(folder)))
+    rng = np.random.default_rng(0)
+    context = networks.encode_text(np.array([[1, 2, 3, 0]]), np.array([[1, 1, 1, 0]]))
+    mean, _ = networks.encode_image(rng.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32))
+    return networks.decode_image(networks.denoise(mean, 500.0, context))
+
+
+@pytest.mark.parametrize("style", ["sd1", "sd2", "inpaint", "bert"])
+def test_networks_equal_the_pipeline(style: str, tmp_path: Path, cache: Path) -> None:
+    pipeline = tiny.save(style, tmp_path / style)
+    networks = load(locate(str(tmp_path / style)))
+    ids, mask = np.array([[1, 2, 3, 4, 0], [5, 6, 0, 0, 0]]), np.array([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
+    mask = mask if style == "bert" else None
+    context = networks.encode_text(ids, mask)
+    rng = np.random.default_rng(0)
+    sample = rng.standard_normal((2, pipeline.unet.config.in_channels, 8, 12), np.float32)
+    pixels = rng.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+    latents = sample[:1, : pipeline.vae.config.latent_channels]
+    with torch.inference_mode():
+        states = pipeline.text_encoder(torch.tensor(ids), None if mask is None else torch.tensor(mask))[0]
+        noise = pipeline.unet(torch.tensor(sample), 321, states).sample
+        posterior = pipeline.vae.encode(torch.tensor(pixels)).latent_dist
+        decoded = pipeline.vae.decode(torch.tensor(latents)).sample
+    np.testing.assert_allclose(context, states.numpy(), atol=1e-5)
+    np.testing.assert_allclose(networks.denoise(sample, 321.0, context), noise.numpy(), atol=1e-5)
+    mean, logvar = networks.encode_image(pixels)
+    np.testing.assert_allclose(mean, posterior.mean.numpy(), atol=1e-5)
+    np.testing.assert_allclose(logvar, posterior.logvar.numpy(), atol=1e-5)
+    np.testing.assert_allclose(networks.decode_image(latents), decoded.numpy(), atol=1e-5)
+
+
+def test_each_prompt_has_its_own_context(folder: Path, cache: Path) -> None:
+    networks = load(locate(str(folder)))
+    rng = np.random.default_rng(0)
+    sample = rng.standard_normal((1, 16, 4, 4), np.float32)
+    prompts = [rng.standard_normal((1, 6, 32), np.float32) for _ in range(6)]
+    first = [networks.denoise(sample, 5.0, prompt) for prompt in prompts]
+    again = [networks.denoise(sample, 5.0, prompt) for prompt in prompts]
+    np.testing.assert_array_equal(first, again)
+    assert len({array.tobytes() for array in first}) == len(prompts)
+
+
+def test_the_cache_is_used_and_gives_the_same_numbers(folder: Path, cache: Path) -> None:
+    built = prediction(folder)
+    blobs = {path: path.stat().st_mtime_ns for path in cache.glob("*.blob")}
+    assert len(blobs) == 5
+    np.testing.assert_array_equal(prediction(folder), built)
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.blob")} == blobs
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
+def test_a_damaged_blob_is_built_again(damage: str, folder: Path, cache: Path) -> None:
+    built = prediction(folder)
+    for path in cache.glob("*.blob"):
+        data = bytearray(path.read_bytes())
+        if damage == "flip":
+            data[len(data) // 2] ^= 1
+        path.write_bytes({"cut": data[: len(data) // 2], "flip": data, "empty": b"", "other": b"x" * 999}[damage])
+    np.testing.assert_array_equal(prediction(folder), built)
+    np.testing.assert_array_equal(prediction(folder), built)
+
+
+def test_other_weights_under_the_same_name_are_compiled_anew(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "model"
+    made = tiny.save("bert", folder)
+    before = prediction(folder)
+    with torch.no_grad():
+        made.unet.conv_out.bias += 1
+    made.unet.save_pretrained(folder / "unet")
+    assert not np.array_equal(prediction(folder), before)
+    assert len(list(cache.glob("*.blob"))) == 5
+
+
+def test_without_a_writable_cache_it_works(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("NOISETTE_CACHE", str(blocked))
+    assert np.isfinite(prediction(folder)).all()
+
+
+def test_processes_share_the_cache(folder: Path, cache: Path) -> None:
+    code = f"from test_openvino_engine import prediction; from pathlib import Path; print(prediction(Path({str(folder)!r})).sum())"
+    paths = [str(ROOT), str(ROOT / "tests")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def one(_: int) -> str:
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(one, range(3)))) == 1
+    assert not list(cache.glob("*.part"))
+
+
+def test_no_torch_is_imported(folder: Path, cache: Path) -> None:
+    code = f"""
+import sys
+from noisette.checkpoint import locate
+from noisette.engines.openvino import load
+import numpy as np
+networks = load(locate({str(folder)!r}))
+networks.denoise(np.zeros((1, 16, 4, 4), np.float32), 1.0, networks.encode_text(np.array([[1, 2]]), None))
+print([name for name in ("torch", "diffusers", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_precision_is_one_line(folder: Path) -> None:
+    with pytest.raises(UserError, match="float32"):
+        load(locate(str(folder)), precision="int3")
