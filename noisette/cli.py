@@ -182,7 +182,7 @@ def train(argv: Sequence[str], prog: str) -> int:
     """Hands over to the training commands."""
     from noisette.train import main as train_main
 
-    return train_main(list(argv))
+    return train_main(argv, prog)
 
 
 def run(command: str, argv: Sequence[str]) -> int:

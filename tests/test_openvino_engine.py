@@ -121,7 +121,9 @@ def test_processes_share_the_cache(folder: Path, cache: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
     def one(_: int) -> str:
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
 
     with ThreadPoolExecutor(3) as pool:
         assert len(set(pool.map(one, range(3)))) == 1

@@ -155,10 +155,18 @@ def test_autoencoder_tiny_equals_diffusers() -> None:
             decoded, encoded = reference.decode(latents).sample, reference.encode(pixels).latents
         got = run(decoder, {"latents": latents.numpy()})["pixels"]
         np.testing.assert_allclose(got, decoded.numpy(), atol=TOLERANCE)
-        np.testing.assert_allclose(run(encoder, {"pixels": pixels.numpy()})["moments"], encoded.numpy(), atol=TOLERANCE)
+        np.testing.assert_allclose(
+            run(encoder, {"pixels": pixels.numpy()})["moments"], encoded.numpy(), atol=TOLERANCE
+        )
 
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 99}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "vocab_size": 99,
+}
 
 
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])

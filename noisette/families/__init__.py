@@ -30,7 +30,7 @@ class Model(Protocol):
         ...
 
     def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
-        """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], each drawn with its own stream."""
+        """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], each with its own stream."""
         ...
 
     def denoiser(

@@ -107,8 +107,9 @@ class OpenVINONetworks:
         self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
 
 
-def build_graph(name: str, config: Mapping[str, Any], get: Callable[[str], Any],
-                names: Mapping[str, Any]) -> ov.Model:
+def build_graph(
+    name: str, config: Mapping[str, Any], get: Callable[[str], Any], names: Mapping[str, Any]
+) -> ov.Model:
     """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
     network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
     weights = Weights(get, network)

@@ -19,8 +19,17 @@ from noisette.errors import UserError
 Node = Any  # an openvino Node or Output: every op takes either
 
 
-def conv(x: Node, w: Weights, channels_in: int, channels_out: int, kernel: int = 3, *, stride: int = 1,
-         padding: tuple[int, int] | None = None, bias: bool = True) -> Node:
+def conv(
+    x: Node,
+    w: Weights,
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] | None = None,
+    bias: bool = True,
+) -> Node:
     """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default that of "same"."""
     before, after = padding or (kernel // 2, kernel // 2)
     weight = w.float("weight", (channels_out, channels_in, kernel, kernel))
@@ -93,8 +102,9 @@ def upsample(x: Node, size_of: Node | None = None) -> Node:
         sizes, mode = ops.constant(np.array([2, 2], np.float32)), "scales"
     else:
         sizes, mode = ops.gather(ops.shape_of(size_of), axes, index(0)), "sizes"
-    return ops.interpolate(x, sizes, "nearest", mode, coordinate_transformation_mode="asymmetric",
-                           nearest_mode="floor", axes=axes)
+    return ops.interpolate(
+        x, sizes, "nearest", mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+    )
 
 
 def image_to_tokens(x: Node, channels: int) -> Node:
@@ -160,8 +170,9 @@ class Weights:
     KeyError for an unknown one; a bfloat16 tensor comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
     """
 
-    def __init__(self, get: Callable[[str], NDArray[Any]], component: str, prefix: str = "",
-                 used: set[str] | None = None) -> None:
+    def __init__(
+        self, get: Callable[[str], NDArray[Any]], component: str, prefix: str = "", used: set[str] | None = None
+    ) -> None:
         self._get, self._component, self.prefix = get, component, prefix
         self.used: set[str] = set() if used is None else used
 
@@ -192,8 +203,14 @@ class Weights:
         self.used.add(full)
         return array
 
-    def stored(self, name: str, shape: tuple[int, ...], *, also: tuple[int, ...] | None = None,
-               as_shape: tuple[int, ...] | None = None) -> Node:
+    def stored(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        also: tuple[int, ...] | None = None,
+        as_shape: tuple[int, ...] | None = None,
+    ) -> Node:
         """The tensor as a constant in its stored precision, viewed in `as_shape` (or `shape`)."""
         array = np.ascontiguousarray(self.array(name, shape, also)).reshape(as_shape or shape)
         if is_bfloat16(array.dtype):
@@ -204,8 +221,14 @@ class Weights:
         constant.set_friendly_name(self.prefix + name)
         return constant
 
-    def float(self, name: str, shape: tuple[int, ...], *, also: tuple[int, ...] | None = None,
-              as_shape: tuple[int, ...] | None = None) -> Node:
+    def float(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        also: tuple[int, ...] | None = None,
+        as_shape: tuple[int, ...] | None = None,
+    ) -> Node:
         """The tensor as a float32 value."""
         constant = self.stored(name, shape, also=also, as_shape=as_shape)
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")

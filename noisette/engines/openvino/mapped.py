@@ -43,7 +43,9 @@ class MappedTensors:
         """The tensor in its stored type (bfloat16 as `BFLOAT16`). KeyError for an unknown name."""
         tensor = self._tensors[name]
         if tensor.dtype not in DTYPES:
-            raise UserError(f"{tensor.path.name}: tensor {name} is stored as {tensor.dtype}; convert it to F16 or F32")
+            raise UserError(
+                f"{tensor.path.name}: tensor {name} is stored as {tensor.dtype}; convert it to F16 or F32"
+            )
         dtype = DTYPES[tensor.dtype]
         count = (tensor.end - tensor.start) // dtype.itemsize
         array = np.frombuffer(self._map(tensor.path), dtype, count, tensor.start)
@@ -58,7 +60,9 @@ class MappedTensors:
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
             with path.open("rb") as file:
-                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # openvino wants writeable memory
+                self._maps[path] = mmap.mmap(
+                    file.fileno(), 0, access=mmap.ACCESS_COPY
+                )  # openvino wants writeable memory
         return self._maps[path]
 
 

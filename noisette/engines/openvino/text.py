@@ -16,11 +16,27 @@ from noisette.engines.openvino import graph as g
 from noisette.engines.openvino.graph import Node, Weights
 from noisette.errors import UserError
 
-CLIP = {"vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
-        "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-BERT = {"vocab_size": 30522, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-        "num_attention_heads": 12, "max_position_embeddings": 512, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
-        "type_vocab_size": 2}
+CLIP = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+BERT = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+}
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -51,8 +67,10 @@ def build_clip(c: Mapping[str, Any], w: Weights) -> ov.Model:
         layer = w / "encoder" / "layers" / i
         hidden = x
         h = g.layer_norm(x, layer / "layer_norm1", width, c["layer_norm_eps"])
-        q, k, v = (g.split_heads(g.linear(h, layer / "self_attn" / name, width, width), heads, width)
-                   for name in ("q_proj", "k_proj", "v_proj"))
+        q, k, v = (
+            g.split_heads(g.linear(h, layer / "self_attn" / name, width, width), heads, width)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
         x = ops.add(x, g.linear(g.attention(q, k, v, width, bias), layer / "self_attn" / "out_proj", width, width))
         h = g.layer_norm(x, layer / "layer_norm2", width, c["layer_norm_eps"])
         h = g.activation(c["hidden_act"], g.linear(h, layer / "mlp" / "fc1", width, c["intermediate_size"]))
@@ -76,8 +94,10 @@ def build_bert(c: Mapping[str, Any], w: Weights) -> ov.Model:
     bias = padding_bias(mask)
     for i in range(c["num_hidden_layers"]):
         layer = w / "encoder" / "layer" / i
-        q, k, v = (g.split_heads(g.linear(x, layer / "attention" / "self" / name, width, width), heads, width)
-                   for name in ("query", "key", "value"))
+        q, k, v = (
+            g.split_heads(g.linear(x, layer / "attention" / "self" / name, width, width), heads, width)
+            for name in ("query", "key", "value")
+        )
         h = g.linear(g.attention(q, k, v, width, bias), layer / "attention" / "output" / "dense", width, width)
         x = g.layer_norm(ops.add(x, h), layer / "attention" / "output" / "LayerNorm", width, eps)
         h = g.linear(x, layer / "intermediate" / "dense", width, c["intermediate_size"])

@@ -102,8 +102,15 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
         temb = ops.add(temb, context.carried[0])
     if c["time_embedding_act_fn"]:
         temb = g.activation(c["time_embedding_act_fn"], temb)
-    shared = Blocks(context, g.activation(c["act_fn"], temb), temb_width, c["act_fn"], c["norm_num_groups"],
-                    c["norm_eps"], c["resnet_time_scale_shift"] == "scale_shift")
+    shared = Blocks(
+        context,
+        g.activation(c["act_fn"], temb),
+        temb_width,
+        c["act_fn"],
+        c["norm_num_groups"],
+        c["norm_eps"],
+        c["resnet_time_scale_shift"] == "scale_shift",
+    )
 
     x: Node = sample
     if c["center_input_sample"]:
@@ -121,8 +128,14 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
             skips.append((x, width))
         if i < levels - 1:
             pad = c["downsample_padding"]
-            x = g.conv(x, w / "down_blocks" / i / "downsamplers" / 0 / "conv", width, width, stride=2,
-                       padding=(pad, pad) if pad else (0, 1))
+            x = g.conv(
+                x,
+                w / "down_blocks" / i / "downsamplers" / 0 / "conv",
+                width,
+                width,
+                stride=2,
+                padding=(pad, pad) if pad else (0, 1),
+            )
             skips.append((x, width))
 
     if c["mid_block_type"]:
@@ -139,8 +152,9 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
         block = at_level(shared, widths[k], heads[k], up_depths[i], layers[k] + 1, only_cross[k])
         for j in range(layers[k] + 1):
             skip, skip_width = skips.pop()
-            x = resnet(ops.concat([x, skip], 1), w / "up_blocks" / i / "resnets" / j, block, width + skip_width,
-                       channels[k])
+            x = resnet(
+                ops.concat([x, skip], 1), w / "up_blocks" / i / "resnets" / j, block, width + skip_width, channels[k]
+            )
             if attends(kind, "UpBlock2D"):
                 x = transformer(x, w / "up_blocks" / i / "attentions" / j, block, j, channels[k])
             width = channels[k]
@@ -158,7 +172,9 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with diffusers' defaults; an unsupported value is a UserError that offers the torch engine."""
     for key, allowed in SUPPORTED.items():
         if config.get(key, DEFAULTS.get(key)) not in allowed:
-            raise UserError(f"unet: {key} {config[key]!r} is not supported by the openvino engine; use --engine torch")
+            raise UserError(
+                f"unet: {key} {config[key]!r} is not supported by the openvino engine; use --engine torch"
+            )
     c = {**DEFAULTS, **config}
     if c["encoder_hid_dim"] is not None:
         c["encoder_hid_dim_type"] = "text_proj"
@@ -172,8 +188,19 @@ def per_level(value: Any, levels: int) -> list[Any]:
 
 def at_level(shared: Blocks, text_width: int, heads: int, depth: Any, layers: int, only_cross: bool) -> Blocks:
     """The shared settings with those of one level."""
-    return Blocks(shared.context, shared.temb, shared.temb_width, shared.act, shared.groups, shared.eps,
-                  shared.scale_shift, text_width, heads, tuple(per_level(depth, layers)), only_cross)
+    return Blocks(
+        shared.context,
+        shared.temb,
+        shared.temb_width,
+        shared.act,
+        shared.groups,
+        shared.eps,
+        shared.scale_shift,
+        text_width,
+        heads,
+        tuple(per_level(depth, layers)),
+        only_cross,
+    )
 
 
 def attends(kind: str, plain: str) -> bool:
@@ -225,12 +252,14 @@ def context_graph(c: Mapping[str, Any], w: Weights, text_width: int, temb_width:
     return context
 
 
-def added_features(config: Mapping[str, Any], text_embeds: NDArray[np.float32],
-                   time_ids: NDArray[np.float32]) -> NDArray[np.float32]:
+def added_features(
+    config: Mapping[str, Any], text_embeds: NDArray[np.float32], time_ids: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """SDXL's added condition: text_embeds [B, P] and time_ids [B, 6] -> [B, P + 6 * addition_time_embed_dim]."""
     c = {**DEFAULTS, **config}
-    ids = sinusoid(np.float32(time_ids).reshape(-1), c["addition_time_embed_dim"], c["flip_sin_to_cos"],
-                   c["freq_shift"])
+    ids = sinusoid(
+        np.float32(time_ids).reshape(-1), c["addition_time_embed_dim"], c["flip_sin_to_cos"], c["freq_shift"]
+    )
     return np.concatenate([text_embeds, ids.reshape(len(text_embeds), -1)], 1).astype(np.float32)
 
 
@@ -278,7 +307,9 @@ def transformer(x: Node, w: Weights, b: Blocks, layer: int, channels: int) -> No
 def transformer_block(x: Node, w: Weights, b: Blocks, width: int) -> Node:
     """diffusers `BasicTransformerBlock`: self-attention, cross-attention, GEGLU feed-forward, each on a LayerNorm."""
     h = g.layer_norm(x, w / "norm1", width)
-    x = ops.add(x, cross_attention(h, w / "attn1", b, width) if b.only_cross else self_attention(h, w / "attn1", b, width))
+    x = ops.add(
+        x, cross_attention(h, w / "attn1", b, width) if b.only_cross else self_attention(h, w / "attn1", b, width)
+    )
     x = ops.add(x, cross_attention(g.layer_norm(x, w / "norm2", width), w / "attn2", b, width))
     h = g.linear(g.layer_norm(x, w / "norm3", width), w / "ff" / "net" / 0 / "proj", width, width * 8)
     value, gate = g.chunk(h, 2, 2)
@@ -288,8 +319,10 @@ def transformer_block(x: Node, w: Weights, b: Blocks, width: int) -> Node:
 
 def self_attention(x: Node, w: Weights, b: Blocks, width: int) -> Node:
     """Attention of positions to each other, x [B, T, width]."""
-    q, k, v = (g.split_heads(g.linear(x, w / name, width, width, bias=False), b.heads, width)
-               for name in ("to_q", "to_k", "to_v"))
+    q, k, v = (
+        g.split_heads(g.linear(x, w / name, width, width, bias=False), b.heads, width)
+        for name in ("to_q", "to_k", "to_v")
+    )
     return g.linear(g.attention(q, k, v, width), w / "to_out" / 0, width, width)
 
 

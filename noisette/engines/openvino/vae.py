@@ -49,7 +49,11 @@ def build_decoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
         return build_tiny_decoder(config, w)
     latent = config.get("latent_channels", 4)
     latents = g.parameter("latents", [-1, latent, -1, -1])
-    channels, act, groups = list(config["block_out_channels"])[::-1], config.get("act_fn", "silu"), norm_groups(config)
+    channels, act, groups = (
+        list(config["block_out_channels"])[::-1],
+        config.get("act_fn", "silu"),
+        norm_groups(config),
+    )
     d = w / "decoder"
     x: Node = latents
     if config.get("use_post_quant_conv", True):
@@ -105,8 +109,7 @@ def mid_block(x: Node, w: Weights, width: int, act: str, groups: int, attend: bo
     if attend:
         a = w / "attentions" / 0
         h = g.image_to_tokens(g.group_norm(x, a / "group_norm", width, groups, EPS), width)
-        q, k, v = (g.split_heads(g.linear(h, a / name, width, width), 1, width)
-                   for name in ("to_q", "to_k", "to_v"))
+        q, k, v = (g.split_heads(g.linear(h, a / name, width, width), 1, width) for name in ("to_q", "to_k", "to_v"))
         h = g.linear(g.attention(q, k, v, width), a / "to_out" / 0, width, width)
         x = ops.add(g.tokens_to_image(h, x, width), x)
     return resnet(x, w / "resnets" / 1, width, width, act, groups)
