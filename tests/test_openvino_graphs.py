@@ -1,4 +1,4 @@
-"""The graphs against diffusers and transformers: random weights of every build the engine knows, several sizes each."""
+"""The graphs against diffusers and transformers: random weights of every build, several sizes each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from noisette.engines.openvino import text, unet, vae
-from noisette.engines.openvino.engine import run
+from noisette.engines.openvino.engine import build_graph, run
 from noisette.engines.openvino.graph import Weights, check_all_used
 from noisette.errors import UserError
 
@@ -51,7 +51,11 @@ UNETS: dict[str, dict[str, Any]] = {
         "addition_embed_type": "text",
         "addition_embed_type_num_heads": 4,
     },
-    "only-cross": {"only_cross_attention": (True, False), "downsample_padding": 0, "mid_block_scale_factor": 2},
+    "only-cross": {
+        "only_cross_attention": (True, False),
+        "downsample_padding": 0,
+        "mid_block_scale_factor": 2,
+    },
     "projected-text": {"encoder_hid_dim": 24, "encoder_hid_dim_type": "text_proj", "act_fn": "gelu"},
     "no-mid-attention": {"mid_block_type": "UNetMidBlock2D", "center_input_sample": True, "freq_shift": 1},
 }
@@ -86,7 +90,11 @@ def test_unet_equals_diffusers(name: str) -> None:
     context_model, step_model = map(compile_model, unet.build_unet(config, weights))
     check_all_used("unet", arrays, weights.used)
     rng = np.random.default_rng(0)
-    for batch, height, width, tokens, timestep in [(2, 16, 16, 7, 999), (1, 8, 24, 32, 1), (2, 13, 18, 5, 421.5)]:
+    for batch, height, width, tokens, timestep in [
+        (2, 16, 16, 7, 999),
+        (1, 8, 24, 32, 1),
+        (2, 13, 18, 5, 421.5),
+    ]:
         sample = rng.standard_normal((batch, config["in_channels"], height, width), np.float32)
         context = rng.standard_normal((batch, tokens, config["encoder_hid_dim"] or 32), np.float32)
         inputs, added = {"context": context}, {}
@@ -120,7 +128,10 @@ VAES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", VAES)
 def test_autoencoder_kl_equals_diffusers(name: str) -> None:
     blocks = len(VAES[name]["block_out_channels"])
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * blocks, "up_block_types": ("UpDecoderBlock2D",) * blocks}
+    kinds = {
+        "down_block_types": ("DownEncoderBlock2D",) * blocks,
+        "up_block_types": ("UpDecoderBlock2D",) * blocks,
+    }
     reference = randomized(AutoencoderKL(**(KL | kinds | VAES[name])))
     arrays = arrays_of(reference)
     weights = Weights(arrays.__getitem__, "vae")
@@ -171,7 +182,9 @@ SIZES = {
 
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
 def test_clip_equals_transformers(act: str) -> None:
-    reference = randomized(CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act=act, architectures=["CLIPTextModel"])))
+    reference = randomized(
+        CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act=act, architectures=["CLIPTextModel"]))
+    )
     model = text_model(reference)
     for tokens in (77, 5):
         ids = np.random.default_rng(0).integers(0, 99, (2, tokens))
@@ -212,7 +225,9 @@ def test_bert_equals_transformers() -> None:
 
 def text_model(reference: Any) -> ov.CompiledModel:
     config = reference.config.to_dict() | {"architectures": [type(reference).__name__]}
-    return compile_model(text.build_text_encoder(config, Weights(arrays_of(reference).__getitem__, "text_encoder")))
+    return compile_model(
+        text.build_text_encoder(config, Weights(arrays_of(reference).__getitem__, "text_encoder"))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -223,7 +238,9 @@ def test_half_precision_weights_are_computed_in_float32(dtype: torch.dtype) -> N
     def get(name: str) -> np.ndarray:
         if dtype == torch.float16:
             return arrays[name].numpy()
-        return arrays[name].view(torch.uint16).numpy().view(np.dtype(np.uint16, metadata={"type": "bfloat16"}))
+        return (
+            arrays[name].view(torch.uint16).numpy().view(np.dtype(np.uint16, metadata={"type": "bfloat16"}))
+        )
 
     context_model, step_model = map(compile_model, unet.build_unet(reference.config, Weights(get, "unet")))
     sample, context = torch.randn(1, 4, 8, 8), torch.randn(1, 7, 32)
@@ -242,9 +259,7 @@ def tensors_and_config(**changes: Any) -> tuple[dict[str, np.ndarray], dict[str,
 
 def refused(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        weights = Weights(arrays.__getitem__, "unet")
-        unet.build_unet(config, weights)
-        check_all_used("unet", arrays, weights.used)
+        build_graph("unet", config, arrays.__getitem__, arrays)
     return str(caught.value)
 
 
@@ -276,6 +291,6 @@ def test_what_only_torch_can_is_named_and_torch_offered(changes: dict[str, Any])
     message = refused(*tensors_and_config(**changes))
     assert "--engine torch" in message
     value = next(iter(changes.values()))
-    assert (value if isinstance(value, str) else next(v for v in value if "Down" in v or "Up" in v)) in message or (
-        "SimpleCrossAttnUpBlock2D" in message
-    )
+    assert (
+        value if isinstance(value, str) else next(v for v in value if "Down" in v or "Up" in v)
+    ) in message or ("SimpleCrossAttnUpBlock2D" in message)

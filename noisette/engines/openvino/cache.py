@@ -1,7 +1,8 @@
-"""Compiled models on disk: a blob and its checksum per network, found by a key that names everything it depends on.
+"""Compiled models on disk: a blob and its checksum per network, under a key that names all it depends on.
 
-A blob is written under a temporary name and renamed, so that processes may share the folder. A torn or damaged one
-fails its checksum and is built again. Where the folder can't be written, nothing is kept and nothing fails.
+A blob is written under a temporary name and renamed, so that processes may share the folder. A torn or
+damaged one fails its checksum and is built again. Where the folder can't be written, nothing is kept and
+nothing fails.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def compiled(
     group: str,
     key: str,
 ) -> tuple[ov.CompiledModel, Any]:
-    """The compiled model `group-key` from `folder`, or built, compiled and kept there; older ones of its group go.
+    """Compiled model `group-key` from `folder`, or built, compiled and kept; older ones of its group go.
 
     Like `build`, it gives beside the model the memory that the model's weights lie in: hold on to both.
     """
@@ -92,7 +93,7 @@ def write_blob(path: Path, model: ov.CompiledModel) -> None:
 
 
 def word_sum(data: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-    """Sum modulo 2**64 of the bytes as 64-bit words: an order faster than a hash, and enough against torn files."""
+    """Sum modulo 2**64 of the bytes as 64-bit words: faster than any hash, and enough against torn files."""
     whole = data.size // 8 * 8
     tail = int.from_bytes(data[whole:].tobytes(), "little")
     return (int(np.add.reduce(data[:whole].view("<u8"), dtype=np.uint64)) + tail) % 2**64

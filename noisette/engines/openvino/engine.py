@@ -1,21 +1,23 @@
-"""A checkpoint to `Networks` on openvino: graphs compiled in the background, in the order a picture needs them."""
+"""A checkpoint to `Networks` on openvino: graphs compiled in the background, in the order of their use."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import cache_folder
+from noisette.checkpoint import cache_folder, fetch
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import blob_key, compiled
 from noisette.engines.openvino.graph import Weights, check_all_used
-from noisette.engines.openvino.mapped import MappedTensors
 from noisette.errors import UserError
+from noisette.lora import read_lora
+from noisette.mapped import MappedTensors
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
@@ -26,21 +28,37 @@ CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
 
-def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32") -> OpenVINONetworks:
-    """The networks of a checkpoint on the CPU. Returns at once: what is not ready yet, the first use waits for."""
+def load(
+    checkpoint: Checkpoint,
+    device: str = "auto",
+    precision: str = "float32",
+    loras: Sequence[tuple[Path, float]] = (),
+) -> OpenVINONetworks:
+    """The networks of a checkpoint on the CPU, LoRA files merged in at their scales.
+
+    Returns at once: the first use waits for what is not ready.
+    """
     core = ov.Core()
     if precision not in HINTS:
-        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
+        raise UserError(
+            f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}"
+        )
     if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"--precision {precision} is not supported by this processor; use float32")
-    return OpenVINONetworks(core, checkpoint, precision)
+    return OpenVINONetworks(core, fetch(checkpoint), precision, loras)
 
 
 class OpenVINONetworks:
     """`Networks` of one checkpoint. Sizes, batch and token counts are free at every call."""
 
-    def __init__(self, core: ov.Core, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(
+        self, core: ov.Core, checkpoint: Checkpoint, precision: str, loras: Sequence[tuple[Path, float]]
+    ) -> None:
         self._core, self._checkpoint, self._precision = core, checkpoint, precision
+        names = (
+            {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
+        )
+        self._loras = [read_lora(path, scale, names) for path, scale in loras]
         self._unet_config = checkpoint.configs["unet"]
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
@@ -62,7 +80,7 @@ class OpenVINONetworks:
         return run(self._model("unet"), inputs, carried)["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
-        """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the clamp's lower end."""
+        """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
         moments = run(self._model("vae_encoder"), {"pixels": pixels})["moments"]
         if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
             return moments, np.full_like(moments, -30.0)
@@ -93,18 +111,30 @@ class OpenVINONetworks:
         """Compile one graph in the background, or fetch it from the cache."""
         network = name.partition("_")[0] if name != "text_encoder" else name
         config, paths = self._checkpoint.configs[network], self._checkpoint.weights[network]
-        files = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+        merged = [lora for lora in self._loras if network in lora.updates]
+        files = [identity(path) for path in paths]
+        adapters = [(identity(lora.path), lora.scale) for lora in merged]
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        key = blob_key(name, config, files, self._properties, device)
+        key = blob_key(name, config, files, adapters, self._properties, device)
         group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
 
         def build() -> tuple[ov.Model, MappedTensors]:
             tensors = self._checkpoint.tensors(network)
-            memory = MappedTensors(tensors)
-            return build_graph(name, config, memory, tensors), memory
+            get: Callable[[str], Any] = MappedTensors(tensors)
+            for lora in merged:
+                get = lora.merged(network, get)
+            return build_graph(name, config, get, tensors), get
 
         folder = cache_folder() / "openvino"
-        self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+        self._models[name] = self._pool.submit(
+            compiled, self._core, build, self._properties, folder, group, key
+        )
+
+
+def identity(path: Path) -> tuple[str, int, int]:
+    """What tells a file from any other and from its own earlier states: place, size, time of change."""
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
 def build_graph(
@@ -118,11 +148,17 @@ def build_graph(
         check_all_used(network, names, weights.used)
         return context if name == "unet_context" else step
     if network == "vae":
-        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
+        return (
+            vae.build_encoder(config, weights)
+            if name == "vae_encoder"
+            else vae.build_decoder(config, weights)
+        )
     return text.build_text_encoder(config, weights)
 
 
-def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:
+def run(
+    model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}
+) -> dict[str, Array]:
     """One inference: named arrays (and tensors that stay as they are) to named arrays."""
     arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     results = model({**arrays, **held}, share_inputs=True)

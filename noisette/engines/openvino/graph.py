@@ -1,7 +1,7 @@
 """Layers as openvino graphs. Each takes the tensors it needs from a `Weights`, which checks their shapes.
 
-Weights become `Constant`s that share the checkpoint's memory (memory-mapped safetensors): no copy is made while the
-graph is built. A half-precision tensor stays so and is converted inside the graph.
+Weights become `Constant`s that share the checkpoint's memory (memory-mapped safetensors): no copy is made
+while the graph is built. A half-precision tensor stays so and is converted inside the graph.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from noisette.errors import UserError
+from noisette.mapped import is_bfloat16
 
 Node = Any  # an openvino Node or Output: every op takes either
 
@@ -30,7 +31,7 @@ def conv(
     padding: tuple[int, int] | None = None,
     bias: bool = True,
 ) -> Node:
-    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default that of "same"."""
+    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default "same"."""
     before, after = padding or (kernel // 2, kernel // 2)
     weight = w.float("weight", (channels_out, channels_in, kernel, kernel))
     y = ops.convolution(x, weight, [stride, stride], [before, before], [after, after], [1, 1])
@@ -47,7 +48,7 @@ def linear(x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = T
 
 
 def group_norm(x: Node, w: Weights, channels: int, groups: int, eps: float) -> Node:
-    """torch.nn.GroupNorm on [B, C, h, w], spelled out: openvino 2026.4's own operation crashes at static shapes."""
+    """torch.nn.GroupNorm on [B, C, h, w], spelled out: openvino 2026.4's own crashes at static shapes."""
     shape = ops.shape_of(x)
     y = ops.mvn(reshape(x, (0, groups, -1)), ops.constant(np.array([2], np.int64)), True, eps, "inside_sqrt")
     y = ops.reshape(y, shape, False)
@@ -103,7 +104,13 @@ def upsample(x: Node, size_of: Node | None = None) -> Node:
     else:
         sizes, mode = ops.gather(ops.shape_of(size_of), axes, index(0)), "sizes"
     return ops.interpolate(
-        x, sizes, "nearest", mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+        x,
+        sizes,
+        "nearest",
+        mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=axes,
     )
 
 
@@ -116,7 +123,9 @@ def tokens_to_image(x: Node, like: Node, channels: int) -> Node:
     """[B, h * w, C] -> [B, C, h, w] with h and w of `like` [B, _, h, w]."""
     axes = ops.constant(np.array([2, 3], np.int64))
     size = ops.gather(ops.shape_of(like), axes, index(0))
-    shape = ops.concat([ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0)
+    shape = ops.concat(
+        [ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0
+    )
     return transpose(ops.reshape(x, shape, True), (0, 3, 1, 2))
 
 
@@ -166,12 +175,16 @@ def model(outputs: dict[str, Node], inputs: list[Node], name: str) -> ov.Model:
 class Weights:
     """The tensors under one prefix of a component, as graph constants.
 
-    `w / "down_blocks" / 0` narrows the prefix. `get` maps a full name to an array (shared, not copied) and raises
-    KeyError for an unknown one; a bfloat16 tensor comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
+    `w / "down_blocks" / 0` narrows the prefix. `get` maps a full name to an array (shared, not copied) and
+    raises KeyError for an unknown one; bfloat16 comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
     """
 
     def __init__(
-        self, get: Callable[[str], NDArray[Any]], component: str, prefix: str = "", used: set[str] | None = None
+        self,
+        get: Callable[[str], NDArray[Any]],
+        component: str,
+        prefix: str = "",
+        used: set[str] | None = None,
     ) -> None:
         self._get, self._component, self.prefix = get, component, prefix
         self.used: set[str] = set() if used is None else used
@@ -194,11 +207,11 @@ class Weights:
             array = self._get(full)
         except KeyError:
             raise UserError(
-                f"{self._component}: the config asks for a tensor {full} of shape {list(shape)}, the weights have none"
+                f"{self._component}: its config asks for a tensor {full} {list(shape)}, the weights have none"
             ) from None
         if array.shape not in (shape, also):
             raise UserError(
-                f"{self._component}: tensor {full} has shape {list(array.shape)}, its config asks for {list(shape)}"
+                f"{self._component}: tensor {full} is {list(array.shape)}, its config asks for {list(shape)}"
             )
         self.used.add(full)
         return array
@@ -234,15 +247,10 @@ class Weights:
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")
 
 
-def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """NumPy has no bfloat16: such a tensor travels as uint16 with this mark on its dtype."""
-    return bool(dtype.metadata) and dtype.metadata.get("type") == "bfloat16"
-
-
 def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None:
     """Every tensor has a place, or the config describes another network than the weights."""
     left = sorted(set(names) - used)
     if left:
         raise UserError(
-            f"{component}: the weights hold {len(left)} tensors which the config has no place for, first {left[0]}"
+            f"{component}: the weights hold {len(left)} tensors unknown to the config, first {left[0]}"
         )

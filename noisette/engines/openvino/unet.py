@@ -1,10 +1,10 @@
 """UNet2DConditionModel of the Stable Diffusion families as two openvino graphs.
 
-What depends on the prompt alone (keys and values of every cross-attention, the pooled text embedding) is a graph of
-its own, run once a picture; the graph of one denoising step takes its results as inputs.
+What depends on the prompt alone (keys and values of every cross-attention, the pooled text embedding) is a
+graph of its own, run once a picture; the graph of one denoising step takes its results as inputs.
 
-Architecture: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", with the names and
-configs of diffusers' `UNet2DConditionModel`.
+Architecture: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", with the
+names and configs of diffusers' `UNet2DConditionModel`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from noisette.engines.openvino.graph import Node, Weights
 from noisette.errors import UserError
 
 DEFAULTS: dict[str, Any] = {
-    "in_channels": 4, "out_channels": 4, "center_input_sample": False, "flip_sin_to_cos": True, "freq_shift": 0,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "in_channels": 4, "out_channels": 4, "center_input_sample": False, "flip_sin_to_cos": True,
+    "freq_shift": 0, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "only_cross_attention": False,
     "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "downsample_padding": 1,
     "mid_block_scale_factor": 1, "act_fn": "silu", "norm_num_groups": 32, "norm_eps": 1e-5,
-    "cross_attention_dim": 1280, "transformer_layers_per_block": 1, "reverse_transformer_layers_per_block": None,
-    "encoder_hid_dim": None, "encoder_hid_dim_type": None, "attention_head_dim": 8, "use_linear_projection": False,
-    "addition_embed_type": None, "addition_time_embed_dim": None, "resnet_time_scale_shift": "default",
-    "time_embedding_dim": None, "time_embedding_act_fn": None, "timestep_post_act": None, "conv_in_kernel": 3,
-    "conv_out_kernel": 3, "projection_class_embeddings_input_dim": None, "addition_embed_type_num_heads": 64,
+    "cross_attention_dim": 1280, "transformer_layers_per_block": 1,
+    "reverse_transformer_layers_per_block": None, "encoder_hid_dim": None, "encoder_hid_dim_type": None,
+    "attention_head_dim": 8, "use_linear_projection": False, "addition_embed_type": None,
+    "addition_time_embed_dim": None, "resnet_time_scale_shift": "default", "time_embedding_dim": None,
+    "time_embedding_act_fn": None, "timestep_post_act": None, "conv_in_kernel": 3, "conv_out_kernel": 3,
+    "projection_class_embeddings_input_dim": None, "addition_embed_type_num_heads": 64,
 }  # fmt: skip
 SUPPORTED: dict[str, tuple[Any, ...]] = {  # beyond these only the torch engine knows what to do
     "class_embed_type": (None,), "num_class_embeds": (None,), "time_embedding_type": (None, "positional"),
@@ -80,8 +82,8 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
     """(context model, step model) of a UNet2DConditionModel config.
 
     Context model: context [B, T, width] (SDXL also text_embeds [B, P], time_ids [B, 6]) -> named tensors.
-    Step model: sample [B, C_in, h, w], time_features [1, block_out_channels[0]] (see `time_features`) and those named
-    tensors -> the prediction [B, C_out, h, w].
+    Step model: sample [B, C_in, h, w], time_features [1, block_out_channels[0]] (`time_features`) and those
+    named tensors -> the prediction [B, C_out, h, w].
     """
     c = with_defaults(config)
     channels: list[int] = list(c["block_out_channels"])
@@ -153,7 +155,11 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
         for j in range(layers[k] + 1):
             skip, skip_width = skips.pop()
             x = resnet(
-                ops.concat([x, skip], 1), w / "up_blocks" / i / "resnets" / j, block, width + skip_width, channels[k]
+                ops.concat([x, skip], 1),
+                w / "up_blocks" / i / "resnets" / j,
+                block,
+                width + skip_width,
+                channels[k],
             )
             if attends(kind, "UpBlock2D"):
                 x = transformer(x, w / "up_blocks" / i / "attentions" / j, block, j, channels[k])
@@ -169,7 +175,7 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with diffusers' defaults; an unsupported value is a UserError that offers the torch engine."""
+    """The config with diffusers' defaults; an unsupported value is a UserError that offers torch."""
     for key, allowed in SUPPORTED.items():
         if config.get(key, DEFAULTS.get(key)) not in allowed:
             raise UserError(
@@ -186,7 +192,9 @@ def per_level(value: Any, levels: int) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * levels
 
 
-def at_level(shared: Blocks, text_width: int, heads: int, depth: Any, layers: int, only_cross: bool) -> Blocks:
+def at_level(
+    shared: Blocks, text_width: int, heads: int, depth: Any, layers: int, only_cross: bool
+) -> Blocks:
     """The shared settings with those of one level."""
     return Blocks(
         shared.context,
@@ -206,20 +214,26 @@ def at_level(shared: Blocks, text_width: int, heads: int, depth: Any, layers: in
 def attends(kind: str, plain: str) -> bool:
     """Whether a block type has cross-attention; a type of another family is a UserError."""
     if kind not in (plain, "CrossAttn" + plain):
-        raise UserError(f"unet: block type {kind} is not supported by the openvino engine; use --engine torch")
+        raise UserError(
+            f"unet: block type {kind} is not supported by the openvino engine; use --engine torch"
+        )
     return kind != plain
 
 
 def time_features(config: Mapping[str, Any], timestep: float) -> NDArray[np.float32]:
-    """Sinusoidal features of one timestep, [1, block_out_channels[0]] (Ho et al. 2020; diffusers `Timesteps`)."""
+    """Sinusoidal features of one timestep, [1, block_out_channels[0]] (diffusers `Timesteps`)."""
     c = {**DEFAULTS, **config}
-    return sinusoid(np.float32([timestep]), c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"])
+    return sinusoid(
+        np.array([timestep], np.float32), c["block_out_channels"][0], c["flip_sin_to_cos"], c["freq_shift"]
+    )
 
 
 def sinusoid(values: NDArray[np.float32], width: int, flip: bool, shift: float) -> NDArray[np.float32]:
     """[N] -> [N, width]: sines and cosines of values at geometric frequencies from 1 to 1/10000."""
     half = width // 2
-    frequencies = np.exp(np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half - shift))
+    frequencies = np.exp(
+        np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
+    )
     phase = values[:, None] * frequencies[None].astype(np.float32)
     parts = [np.cos(phase), np.sin(phase)] if flip else [np.sin(phase), np.cos(phase)]
     return np.concatenate(parts, 1).astype(np.float32)
@@ -233,16 +247,20 @@ def time_embedding(c: Mapping[str, Any], w: Weights, features: Node, width: int,
 
 
 def context_graph(c: Mapping[str, Any], w: Weights, text_width: int, temb_width: int) -> ContextGraph:
-    """The prompt's graph with its inputs and the added embedding; cross-attentions add their keys and values."""
+    """The prompt's graph with the added embedding; cross-attentions will add their keys and values."""
     width = c["encoder_hid_dim"] or text_width
     hidden = g.parameter("context", [-1, -1, width])
     context = ContextGraph([hidden], hidden=hidden)
     if c["addition_embed_type"] == "text":
-        pooled = pooled_text(hidden, w / "add_embedding", width, temb_width, c["addition_embed_type_num_heads"])
+        pooled = pooled_text(
+            hidden, w / "add_embedding", width, temb_width, c["addition_embed_type_num_heads"]
+        )
         context.carry("added", pooled, [-1, temb_width])
     if c["addition_embed_type"] == "text_time":
         total = c["projection_class_embeddings_input_dim"]
-        features = g.parameter("added_features", [-1, total])  # text_embeds and sinusoids of time_ids, side by side
+        features = g.parameter(
+            "added_features", [-1, total]
+        )  # text_embeds and sinusoids of time_ids, side by side
         context.inputs.append(features)
         x = g.linear(features, w / "add_embedding" / "linear_1", total, temb_width)
         x = g.linear(g.silu(x), w / "add_embedding" / "linear_2", temb_width, temb_width)
@@ -255,18 +273,23 @@ def context_graph(c: Mapping[str, Any], w: Weights, text_width: int, temb_width:
 def added_features(
     config: Mapping[str, Any], text_embeds: NDArray[np.float32], time_ids: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """SDXL's added condition: text_embeds [B, P] and time_ids [B, 6] -> [B, P + 6 * addition_time_embed_dim]."""
+    """SDXL's condition: text_embeds [B, P] and time_ids [B, 6] -> [B, P + 6 * addition_time_embed_dim]."""
     c = {**DEFAULTS, **config}
     ids = sinusoid(
-        np.float32(time_ids).reshape(-1), c["addition_time_embed_dim"], c["flip_sin_to_cos"], c["freq_shift"]
+        time_ids.astype(np.float32).reshape(-1),
+        c["addition_time_embed_dim"],
+        c["flip_sin_to_cos"],
+        c["freq_shift"],
     )
     return np.concatenate([text_embeds, ids.reshape(len(text_embeds), -1)], 1).astype(np.float32)
 
 
 def pooled_text(hidden: Node, w: Weights, width: int, temb_width: int, heads: int) -> Node:
-    """diffusers `TextTimeEmbedding`: text states [B, T, width] pooled by attention from their mean -> [B, temb]."""
+    """diffusers `TextTimeEmbedding`: text [B, T, width] pooled by attention from its mean -> [B, temb]."""
     x = g.layer_norm(hidden, w / "norm1", width)
-    token = ops.add(ops.reduce_mean(x, g.index(1), True), (w / "pool").float("positional_embedding", (1, width)))
+    token = ops.add(
+        ops.reduce_mean(x, g.index(1), True), (w / "pool").float("positional_embedding", (1, width))
+    )
     x = ops.concat([token, x], 1)
     q = g.split_heads(g.linear(token, w / "pool" / "q_proj", width, width), heads, width)
     k = g.split_heads(g.linear(x, w / "pool" / "k_proj", width, width), heads, width)
@@ -295,7 +318,7 @@ def resnet(x: Node, w: Weights, b: Blocks, channels_in: int, channels_out: int, 
 
 
 def transformer(x: Node, w: Weights, b: Blocks, layer: int, channels: int) -> Node:
-    """diffusers `Transformer2DModel`: attention over the positions of an image [B, C, h, w], and to the text."""
+    """diffusers `Transformer2DModel`: attention of an image's positions, to each other and to the text."""
     h = g.image_to_tokens(g.group_norm(x, w / "norm", channels, b.groups, 1e-6), channels)
     h = g.linear(h, w / "proj_in", channels, channels)
     for i in range(b.depth[layer]):
@@ -305,10 +328,13 @@ def transformer(x: Node, w: Weights, b: Blocks, layer: int, channels: int) -> No
 
 
 def transformer_block(x: Node, w: Weights, b: Blocks, width: int) -> Node:
-    """diffusers `BasicTransformerBlock`: self-attention, cross-attention, GEGLU feed-forward, each on a LayerNorm."""
+    """diffusers `BasicTransformerBlock`: self-attention, cross-attention, GEGLU, each on a LayerNorm."""
     h = g.layer_norm(x, w / "norm1", width)
     x = ops.add(
-        x, cross_attention(h, w / "attn1", b, width) if b.only_cross else self_attention(h, w / "attn1", b, width)
+        x,
+        cross_attention(h, w / "attn1", b, width)
+        if b.only_cross
+        else self_attention(h, w / "attn1", b, width),
     )
     x = ops.add(x, cross_attention(g.layer_norm(x, w / "norm2", width), w / "attn2", b, width))
     h = g.linear(g.layer_norm(x, w / "norm3", width), w / "ff" / "net" / 0 / "proj", width, width * 8)
@@ -332,7 +358,9 @@ def cross_attention(x: Node, w: Weights, b: Blocks, width: int) -> Node:
     k, v = (
         b.context.carry(
             (w / name).prefix.rstrip("."),
-            g.split_heads(g.linear(b.context.hidden, w / name, b.text_width, width, bias=False), b.heads, width),
+            g.split_heads(
+                g.linear(b.context.hidden, w / name, b.text_width, width, bias=False), b.heads, width
+            ),
             [-1, b.heads, -1, width // b.heads],
         )
         for name in ("to_k", "to_v")

@@ -1,35 +1,39 @@
-"""Checkpoint tensors as NumPy arrays that share the page cache with their files: nothing is read until it is used."""
+"""Checkpoint tensors as NumPy arrays that share the page cache with their files: read when used."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
+from noisette.tensors import Tensor
 
 BFLOAT16 = np.dtype(np.uint16, metadata={"type": "bfloat16"})
-DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16,
-          "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}  # fmt: skip
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": BFLOAT16,
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+}
 
 
-class Tensor(Protocol):
-    """A run of bytes in a safetensors file (`noisette.tensors.Tensor`)."""
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """NumPy has no bfloat16: such a tensor travels as uint16 with this mark on its dtype."""
+    return dtype.metadata is not None and dtype.metadata.get("type") == "bfloat16"
 
-    @property
-    def path(self) -> Path: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
+
+def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A stored tensor as float32; bfloat16 is its upper half."""
+    if is_bfloat16(array.dtype):
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
 
 
 class MappedTensors:
@@ -64,6 +68,3 @@ class MappedTensors:
                     file.fileno(), 0, access=mmap.ACCESS_COPY
                 )  # openvino wants writeable memory
         return self._maps[path]
-
-
-Get = Callable[[str], NDArray[Any]]
