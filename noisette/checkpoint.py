@@ -28,7 +28,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "t
                    "special_tokens_map.json")  # fmt: skip
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 

@@ -23,9 +23,11 @@ def versions(engine: str) -> dict[str, str]:
 
 
 def inputs(plan: Plan) -> dict[str, Any]:
-    """Path and SHA-256 of the base and the mask."""
+    """Path and SHA-256 of the base, the mask and LoRA files."""
     named = {"base_img": plan.recipe.base_img, "mask_img": plan.recipe.mask_img}
-    return {name: {"path": path, "sha256": record.file_hash(resolve(path))} for name, path in named.items() if path}
+    files = {name: resolve(path) for name, path in named.items() if path}
+    files |= {f"lora {i}": path for i, (path, _) in enumerate(plan.loras)}
+    return {name: {"path": str(path), "sha256": record.file_hash(path)} for name, path in files.items()}
 
 
 def metadata(plan: Plan, result: Result) -> dict[str, Any]:

@@ -7,6 +7,7 @@ and the mask, and says which files would be written. Nothing heavy is imported; 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ class Plan:
     out: Path
     base: Picture | None
     mask: Mask | None
+    loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
 
     @property
@@ -248,6 +250,20 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
+    """The LoRA files of --lora with their scales. Raises UserError for one that is missing or has a strange scale."""
+    if recipe.lora and engine != "openvino":
+        raise UserError(f"--lora is merged by --engine openvino, not by {engine}")
+    from noisette.reading import resolve
+
+    found = []
+    for part in filter(None, recipe.lora.split(",")):
+        file, colon, scale = part.rpartition(":")
+        numeric = colon and re.fullmatch(r"-?\d+(\.\d*)?", scale)
+        found.append((resolve(file if numeric else part), float(scale) if numeric else 1.0))
+    return tuple(found)
+
+
 def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
     """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None:
@@ -317,6 +333,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
+    loras = loras_of(recipe, engine)
     base, mask, notes = read_inputs(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
@@ -343,5 +360,6 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         out,
         base,
         repaint,
+        loras,
         (*idle, *fit_notes, *notes),
     )

@@ -82,6 +82,7 @@ class Recipe:
     seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
     precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)

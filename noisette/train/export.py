@@ -91,7 +91,7 @@ def save_network(network: nn.Module, folder: Path) -> None:
 
 
 def save_text(source: Path, target: Path, window: int) -> None:
-    """The text encoder at float16 (its config says float32: transformers loads in the config's type) and tokenizer."""
+    """The text encoder at float16 (but "float32" in its config, the type transformers loads in) and tokenizer."""
     (target / "text_encoder").mkdir(parents=True)
     (target / "tokenizer").mkdir()
     tensors = {
