@@ -58,9 +58,7 @@ def compare(args: argparse.Namespace, network: str) -> None:
     memory = {name: stop(worker) for name, worker in workers.items()}
     base = medians(timings["diffusers"])
     what = "step, guidance on" if network == "unet" else "decode"
-    columns = "".join(
-        f"{title:>9}" for title in ("load s", "wall s", "cpu s", "ratio", "cpu ratio", "peak GB")
-    )
+    columns = "".join(f"{title:>9}" for title in ("load s", "wall s", "cpu s", "ratio", "cpu ratio", "peak GB"))
     print(f"\n{network + ': ' + what:26}{columns}")
     for name, load in loads.items():
         cells = [load["wall"]]
@@ -87,9 +85,7 @@ def start(args: argparse.Namespace, engine: str, network: str) -> subprocess.Pop
         "--worker",
         f"{engine}/{network}",
     ]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def ask(worker: subprocess.Popen[str], what: str) -> str:

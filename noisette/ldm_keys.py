@@ -56,9 +56,7 @@ def unet_name(name: str, layers_per_block: int) -> str:
     kind, index, part, rest = match[1], int(match[2]), int(match[3] or 0), match[4]
     if kind == "middle_block":
         return (
-            f"mid_block.attentions.0.{rest}"
-            if index == 1
-            else f"mid_block.resnets.{index // 2}.{resnet_name(rest)}"
+            f"mid_block.attentions.0.{rest}" if index == 1 else f"mid_block.resnets.{index // 2}.{resnet_name(rest)}"
         )
     block, layer = divmod(index - (kind == "input_blocks"), layers_per_block + 1)
     side = "down_blocks" if kind == "input_blocks" else "up_blocks"

@@ -84,13 +84,9 @@ def lint(mask: Mask) -> list[str]:
         )
     found = []
     if mask.carrier == "opaque":
-        found.append(
-            f"the mask {mask.name} is carried in alpha: opaque is repainted; --invert_mask for the opposite"
-        )
+        found.append(f"the mask {mask.name} is carried in alpha: opaque is repainted; --invert_mask for the opposite")
     if mask.carrier == "holes":
-        found.append(
-            f"the mask {mask.name} is a picture with holes: repainted are the holes; --invert_mask if not"
-        )
+        found.append(f"the mask {mask.name} is a picture with holes: repainted are the holes; --invert_mask if not")
     if repaint.all():
         found.append(f"the mask {mask.name} is white all over: everything is repainted")
     elif looks_inverted(repaint):

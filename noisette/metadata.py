@@ -31,9 +31,7 @@ SCHEDULES = {  # schedules that AUTOMATIC1111 has no name for are left out of it
     "beta": "Beta",
     "sgm_uniform": "SGM Uniform",
 }
-PARAMETER = re.compile(
-    r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)'
-)  # as AUTOMATIC1111 reads its text
+PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # as AUTOMATIC1111 reads its text
 
 
 def quoted(value: object) -> str:

@@ -45,8 +45,8 @@ class Job:
     seeds: Sequence[int]
     width: int
     height: int
-    base: Array | None = None  # pixels [1, 3, H, W] in [-1, 1]
-    mask: Array | None = None  # [1, 1, H, W], 1 is repainted
+    base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
+    mask: Array  # [1, 1, H, W], 1 is repainted; all of it where no mask is given
     progress: Callable[[], object] = lambda: None
 
     def draw(self) -> Array:
@@ -90,7 +90,7 @@ def latent_mask(mask: Array, shape: tuple[int, ...]) -> Array:
 
 
 def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callback:
-    """After step i, the black part of the mask becomes `known(i)`: the base at that noise level (RePaint without jumps)."""
+    """After step i the black part of the mask becomes `known(i)`, the base at that level (RePaint without jumps)."""
 
     def callback(i: int, x: Array, x0: Array) -> Array:
         return count(i, mask * x + (1 - mask) * known(i), x0)
@@ -115,26 +115,37 @@ def inpainting(job: Job) -> Start:
     """As img2img (from pure noise at strength 1), with the known region held at each step.
 
     A 9-channel network is shown the mask and the masked base instead and holds the rest by itself.
-    Random draws come in the order of diffusers' StableDiffusionInpaintPipeline.
+    Draws come in the order of diffusers' StableDiffusionInpaintPipeline (Rombach et al. 2022, section 4.5).
     """
-    recipe, model = job.recipe, job.model
-    levels = from_strength(job.levels(), recipe.strength)
-    whole = recipe.strength == 1.0
-    latents = None if model.masked and whole else model.encode_image(job.base, job.streams)
+    levels = from_strength(job.levels(), job.recipe.strength)
+    return shown(job, levels) if job.model.masked else held(job, levels)
+
+
+def held(job: Job, levels: list[Level]) -> Start:
+    """Inpainting with any model: the known region is put back after each step."""
+    latents = job.model.encode_image(job.base, job.streams)
     noise = job.draw()
-    x = pure_noise(levels[0], noise) if whole or latents is None else noised(latents, levels[0], noise)
-    mask = latent_mask(job.mask, x.shape)
-    if model.masked:
-        masked = model.encode_image(job.base * (job.mask < 0.5), job.streams)
-        beside = np.concatenate([np.repeat(mask, len(x), axis=0), masked], axis=1)
-        return Start(job.denoiser(levels, beside), x, levels, job.draw, job.count, facts={"held": "9-channel"})
+    x = pure_noise(levels[0], noise) if job.recipe.strength == 1.0 else noised(latents, levels[0], noise)
 
     def known(i: int) -> Array:
         """The base after step i; after the last itself, also where levels end short of clean (ddim, SD 1)."""
         return latents if i + 2 == len(levels) else noised(latents, levels[i + 1], noise)
 
-    callback = hold(known, mask, job.count)
-    return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"held": "latents"})
+    callback = hold(known, latent_mask(job.mask, x.shape), job.count)
+    return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"method": "latents held"})
+
+
+def shown(job: Job, levels: list[Level]) -> Start:
+    """Inpainting with a 9-channel UNet, which sees the mask and the masked base beside x at each step."""
+    if job.recipe.strength == 1.0:
+        x = pure_noise(levels[0], job.draw())
+    else:
+        latents = job.model.encode_image(job.base, job.streams)
+        x = noised(latents, levels[0], job.draw())
+    masked = job.model.encode_image(job.base * (job.mask < 0.5), job.streams)
+    mask = np.repeat(latent_mask(job.mask, x.shape), len(x), axis=0)
+    denoise = job.denoiser(levels, np.concatenate([mask, masked], axis=1))
+    return Start(denoise, x, levels, job.draw, job.count, facts={"method": "9-channel"})
 
 
 def variation(job: Job) -> Start:
@@ -154,9 +165,7 @@ def variation(job: Job) -> Start:
 
     x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
     steps = iter(own)
-    callback = job.count
-    if job.mask is not None:
-        callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
+    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
     return Start(
         denoise,
         x,
@@ -170,23 +179,21 @@ def variation(job: Job) -> Start:
 
 def walk(job: Job, denoise: Denoise, path: list[Array], levels: list[Level]) -> tuple[list[Array], Array]:
     """The noise of each ancestral step along `path`, and what the last, noiseless step leaves over."""
-    own = []
+    own: list[Array] = []
     rest = np.zeros_like(path[0])
-    for x, after, now, then in zip(path, path[1:], levels, levels[1:]):
+    for x, after, now, then in zip(path, path[1:], levels, levels[1:], strict=False):
         x0 = denoise(x, now)
         job.progress()
-        mean = ancestral_step(x, x0, now, then, lambda like=x: np.zeros_like(like))
-        unit = ancestral_step(np.zeros(1), np.zeros(1), now, then, lambda: np.ones(1))[0]
-        if unit > 0:
-            own.append((after - mean) / np.float32(unit))
-        else:
-            rest = after - mean
+        rest = after - ancestral_step(x, x0, now, then, lambda: 0.0)
+        size = ancestral_step(0.0, 0.0, now, then, lambda: 1.0)
+        if size > 0:
+            own.append(rest / np.float32(size))
     return own, rest
 
 
 def turned(a: Array, b: Array, t: float) -> Array:
     """slerp for each picture of a batch."""
-    return np.stack([slerp(one, other, t) for one, other in zip(a, b)])
+    return np.stack([slerp(one, other, t) for one, other in zip(a, b, strict=False)])
 
 
 MODES: dict[str, Callable[[Job], Start]] = {

@@ -20,9 +20,7 @@ PART = ".part"
 RESERVED = re.compile(r'[<>:"/\\|?*]')
 DEVICES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])", re.IGNORECASE)
 UNSEEN = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
-STEERING = re.compile(
-    "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
-)  # turn text around: a name could lie
+STEERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # turn text around: a name could lie
 
 
 def slug(prompt: str, longest: int = LONGEST) -> str:

@@ -41,7 +41,8 @@ class Noise:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes to a position that `state` gave."""
-        self._bits.set_state(("MT19937", np.array(state["key"], np.uint32), state["position"]))
+        key = np.array(state["key"], np.uint32)
+        self._bits.set_state(("MT19937", key, state["position"], 0, 0.0))
         self._spare = state["spare"]
 
     def _words(self, count: int) -> NDArray[np.uint32]:
@@ -49,7 +50,7 @@ class Noise:
         return self._bits.randint(0, 2**32, size=count, dtype=np.uint32)
 
     def _blocks(self, size: int) -> Array:
-        """Box-Muller on float32 uniforms of 24 bits, eight pairs to a block of 16; a short last block is redrawn whole."""
+        """Box-Muller on uniforms of 24 bits, eight pairs to a block of 16; a short last block is redrawn whole."""
         whole = self._uniforms(size)
         if size % BLOCK == 0:
             return box_muller(whole)
@@ -61,7 +62,7 @@ class Noise:
         return (self._words(count) & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
 
     def _singles(self, size: int) -> Array:
-        """Fewer than 16 values: Box-Muller one by one in float64 on 53-bit uniforms, the sine kept for the next call."""
+        """Fewer than 16: Box-Muller one by one in float64 on uniforms of 53 bits, the sine kept for the next call."""
         values = np.empty(size, np.float32)
         for i in range(size):
             if self._spare is not None:
@@ -98,6 +99,7 @@ def slerp(a: Array, b: Array, t: float) -> Array:
     angle = math.acos(min(1.0, max(-1.0, cosine)))
     if math.sin(angle) < 1e-4:
         return np.float32(1 - t) * a + np.float32(t) * b
-    return np.float32(math.sin((1 - t) * angle) / math.sin(angle)) * a + np.float32(
-        math.sin(t * angle) / math.sin(angle)
-    ) * b
+    return (
+        np.float32(math.sin((1 - t) * angle) / math.sin(angle)) * a
+        + np.float32(math.sin(t * angle) / math.sin(angle)) * b
+    )

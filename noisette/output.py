@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from noisette import __version__, record
@@ -18,27 +18,23 @@ PACKAGES = {"torch": ("torch", "diffusers", "transformers"), "openvino": ("openv
 
 def versions(engine: str) -> dict[str, str]:
     """What computed: Python, NumPy and the engine's packages."""
-    found = {"noisette": __version__, "python": platform.python_version()}
-    for package in ("numpy", *PACKAGES[engine]):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    packages = {package: version(package) for package in ("numpy", *PACKAGES[engine])}
+    return {"python": platform.python_version(), **packages}
 
 
 def inputs(plan: Plan) -> dict[str, Any]:
-    """Path and SHA-256 of the base and the mask."""
+    """Path and SHA-256 of the base, the mask and LoRA files."""
     named = {"base_img": plan.recipe.base_img, "mask_img": plan.recipe.mask_img}
-    return {
-        name: {"path": path, "sha256": record.file_hash(resolve(path))} for name, path in named.items() if path
-    }
+    files = {name: resolve(path) for name, path in named.items() if path}
+    files |= {f"lora {i}": path for i, (path, _) in enumerate(plan.loras)}
+    return {name: {"path": str(path), "sha256": record.file_hash(path)} for name, path in files.items()}
 
 
 def metadata(plan: Plan, result: Result) -> dict[str, Any]:
     """What a file says of itself: the recipe of just this picture, and how it came about."""
     recipe = plan.picture_recipe(result.seed).to_json()
     provenance = {
+        "noisette": __version__,
         "mode": plan.mode,
         "size": [plan.size.width, plan.size.height],
         "canvas": [plan.size.canvas_width, plan.size.canvas_height],

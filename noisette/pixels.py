@@ -13,39 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
-from noisette.masks import LUMA, Mask, check_same_size, lint, mask_of, read_mask
-from noisette.reading import MAX_PIXELS, Picture, Pixels, read, resolve, size_of
+from noisette.masks import LUMA, Mask
+from noisette.reading import Picture, Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
-
-__all__ = [
-    "MAX_PIXELS",
-    "Box",
-    "Mask",
-    "Picture",
-    "Pixels",
-    "blend",
-    "check_same_size",
-    "composite",
-    "crop_back",
-    "fit",
-    "fit_mask",
-    "from_model",
-    "lint",
-    "mask_of",
-    "pad_to",
-    "pad_to_multiple",
-    "read",
-    "read_mask",
-    "resize",
-    "resolve",
-    "rgb",
-    "shrink_mask",
-    "size_of",
-    "soften",
-    "to_model",
-]
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Region = tuple[float, float, float, float]
@@ -159,9 +131,7 @@ def to_model(picture: Picture) -> NDArray[np.float32]:
 def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. NaN or Inf: UserError."""
     if not np.isfinite(image).all():
-        raise UserError(
-            "the model gave numbers that are not finite: try --precision float32 or another checkpoint"
-        )
+        raise UserError("the model gave numbers that are not finite: try --precision float32 or another checkpoint")
     values = np.clip(image.astype(np.float32) / 2 + 0.5, 0, 1) * 255
     return np.ascontiguousarray(rounded(values).transpose(1, 2, 0))
 

@@ -7,6 +7,7 @@ and the mask, and says which files would be written. Nothing heavy is imported; 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
-from noisette.recipe import Recipe, nearest, parse_seeds
+from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
 
 if TYPE_CHECKING:
     from noisette.masks import Mask
@@ -26,6 +27,7 @@ BUILTIN = Path(__file__).parent / "models"
 DEFAULT_SIDE = 512
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
+NEEDS_MASK = ("strict_mask", "invert_mask")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Plan:
     out: Path
     base: Picture | None
     mask: Mask | None
+    loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
 
     @property
@@ -95,7 +98,9 @@ class Plan:
             "guidance_scale": recipe.guidance_scale,
             "strength": recipe.strength,
             "seeds": list(self.seeds),
-            "files": [str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps)) for s in self.seeds],
+            "files": [
+                str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps)) for s in self.seeds
+            ],
             "downloads": list(self.checkpoint.downloads),
             "notes": list(self.notes),
             "recipe": recipe.to_json(),
@@ -126,8 +131,9 @@ def mode_of(recipe: Recipe) -> str:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    if recipe.strict_mask and recipe.mask_img is None:
-        raise UserError("--strict_mask True needs --base_img and --mask_img")
+    for name in NEEDS_MASK:
+        if getattr(recipe, name) and recipe.mask_img is None:
+            raise UserError(f"--{name} True needs --base_img and --mask_img")
     if recipe.variation:
         return "variation"
     if recipe.mask_img is not None:
@@ -155,7 +161,8 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
 def check_together(recipe: Recipe, mode: str, family: Family) -> None:
     """What fields mean beside each other. Raises UserError."""
     steps, strength = recipe.num_inference_steps, recipe.strength
-    assert steps is not None and recipe.guidance_scale is not None
+    assert steps is not None
+    assert recipe.guidance_scale is not None
     if mode in ("img2img", "inpainting") and strength is not None and int(steps * strength) < 1:
         raise UserError(
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
@@ -177,9 +184,13 @@ def without_effect(recipe: Recipe) -> list[str]:
     found = []
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
-            found.append(f"--negative_prompts has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1")
+            found.append(
+                f"--negative_prompts has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
+            )
         if recipe.guidance_rescale:
-            found.append(f"--guidance_rescale has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1")
+            found.append(
+                f"--guidance_rescale has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
+            )
     return found
 
 
@@ -195,7 +206,8 @@ def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int)
         return max(8, round(base[0] * height / base[1] / 8) * 8), height
     if height is None and width is not None:
         return width, max(8, round(base[1] * width / base[0] / 8) * 8)
-    assert width is not None and height is not None
+    assert width is not None
+    assert height is not None
     return width, height
 
 
@@ -228,10 +240,28 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     else:
         here = [name for name in family.engines if installed(name)]
         engine = here[0] if here else family.engines[0]
-        why = f"the fastest one here on a CPU for {family.name}" if engine == "openvino" else f"what is installed for {family.name}"
+        why = (
+            f"the fastest one here on a CPU for {family.name}"
+            if engine == "openvino"
+            else f"what is installed for {family.name}"
+        )
     if not installed(engine):
         raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
     return engine, why
+
+
+def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
+    """The LoRA files of --lora with their scales. Raises UserError for one that is missing or has a strange scale."""
+    if recipe.lora and engine != "openvino":
+        raise UserError(f"--lora is merged by --engine openvino, not by {engine}")
+    from noisette.reading import resolve
+
+    found = []
+    for part in filter(None, recipe.lora.split(",")):
+        file, colon, scale = part.rpartition(":")
+        numeric = colon and re.fullmatch(r"-?\d+(\.\d*)?", scale)
+        found.append((resolve(file if numeric else part), float(scale) if numeric else 1.0))
+    return tuple(found)
 
 
 def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
@@ -244,6 +274,8 @@ def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]
     if recipe.mask_img is None:
         return base, None, []
     mask = masks.read_mask(reading.resolve(recipe.mask_img))
+    if recipe.invert_mask:
+        mask = mask.inverted()
     if recipe.fit is None:
         masks.check_same_size(base, mask)
     return base, mask, masks.lint(mask)
@@ -301,8 +333,11 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
+    loras = loras_of(recipe, engine)
     base, mask, notes = read_inputs(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
+    if width * height > MAX_PIXELS:
+        raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
     base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
     if min(width, height) < checkpoint.native_side:
@@ -314,5 +349,17 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         check_writable(out)
     seeds = tuple(parse_seeds(recipe.seed, recipe.count))
     return Plan(
-        recipe, mode, family, checkpoint, engine, why, size, seeds, out, base, repaint, (*idle, *fit_notes, *notes)
+        recipe,
+        mode,
+        family,
+        checkpoint,
+        engine,
+        why,
+        size,
+        seeds,
+        out,
+        base,
+        repaint,
+        loras,
+        (*idle, *fit_notes, *notes),
     )

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
+from noisette.recipe import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = NDArray[Any]  # uint8, or uint16 for 16-bit grey
 
-MAX_PIXELS = 100_000_000
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # others are cut to 8 bits in silence
 ORIENTATION = 0x0112
@@ -169,29 +169,19 @@ def refuse_lossy(path: Path, image: Image.Image) -> None:
     """Raises UserError for pictures that Pillow or a PNG would change in silence."""
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):
         way = f"magick in.{(image.format or 'png').lower()} -colorspace sRGB out.png"
-        raise UserError(
-            f"{path} is {image.mode}, which a PNG can't hold: convert it to RGB first, as by {way}"
-        )
+        raise UserError(f"{path} is {image.mode}, which a PNG can't hold: convert it to RGB first, as by {way}")
     if image.format == "PNG":
         depth, color = png_header(path)
         if depth == 16 and color != 0:
             kind = {2: "RGB", 4: "grey with alpha", 6: "RGBA"}[color]
-            raise UserError(
-                f"{path} is {kind} of 16 bits a channel, which would be cut to 8: save it with 8 first"
-            )
+            raise UserError(f"{path} is {kind} of 16 bits a channel, which would be cut to 8: save it with 8 first")
     if image.format == "TIFF" and image.mode not in ("I;16", "I;16B"):
         depth = max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]
         if depth > 8:
-            raise UserError(
-                f"{path} has {depth} bits a channel, which would be cut to 8: save it with 8 first"
-            )
-    if image.format == "PPM" and (most := ppm_most(path)) not in (
-        (65535,) if image.mode == "I" else (1, 255)
-    ):
+            raise UserError(f"{path} has {depth} bits a channel, which would be cut to 8: save it with 8 first")
+    if image.format == "PPM" and (most := ppm_most(path)) not in ((65535,) if image.mode == "I" else (1, 255)):
         raise UserError(f"{path} counts to {most}, which would be scaled: save it with 0 to 255 first")
-    frames = (
-        1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    )  # a camera's MPO: one picture, and helpers
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's MPO: one picture, and helpers
     if frames > 1:
         raise UserError(f"{path} has {frames} frames: save the one that is meant as a picture")
 

@@ -14,8 +14,28 @@ from typing import Any
 
 from noisette.errors import UserError
 
-SAMPLERS = ("euler", "ddim", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
-SCHEDULES = ("model", "leading", "trailing", "linspace", "karras", "exponential", "simple", "beta", "sgm_uniform")
+SAMPLERS = (
+    "euler",
+    "ddim",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+)
+SCHEDULES = (
+    "model",
+    "leading",
+    "trailing",
+    "linspace",
+    "karras",
+    "exponential",
+    "simple",
+    "beta",
+    "sgm_uniform",
+)
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -23,6 +43,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 MAX_PROMPT = 10_000
 MAX_SIDE = 16_384
+MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
 MAX_SEED = 2**63 - 1
 
@@ -34,34 +55,34 @@ def flag(default: Any, help: str, **rules: Any) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make. A field that is None takes the value that suits the model; `plan` fills it in."""
+    """What to make. A field whose default is None is open until `plan` gives it the value that suits the model."""
 
     prompt: str = flag("", "what the picture shows; (word:1.3) weighs a word", longest=MAX_PROMPT)
-    negative_prompts: str = flag(
-        "", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT
-    )
-    base_img: str | None = flag(None, "the picture to start from (img2img, inpainting, variation)")
-    mask_img: str | None = flag(None, "white is repainted, black is kept (inpainting)")
+    negative_prompts: str = flag("", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT)
+    base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation)")
+    mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
+    invert_mask: bool = flag(False, "black is repainted, white is kept")
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
     variation: bool = flag(False, "another version of the base picture")
-    img_w: int | None = flag(
+    img_w: int = flag(
         None, "width in pixels, a multiple of 8", aliases=("width", "W"), low=8, high=MAX_SIDE, multiple=8
     )
-    img_h: int | None = flag(
+    img_h: int = flag(
         None, "height in pixels, a multiple of 8", aliases=("height", "H"), low=8, high=MAX_SIDE, multiple=8
     )
-    fit: str | None = flag(None, "how a base of another shape meets the size: crop, pad or stretch", choices=FITS)
-    num_inference_steps: int | None = flag(None, "denoising steps", aliases=("steps",), low=1, high=1000)
-    guidance_scale: float | None = flag(None, "classifier-free guidance; 1 is none", low=0.0, high=100.0)
+    fit: str = flag(None, "how a base of another shape meets the size: crop, pad or stretch", choices=FITS)
+    num_inference_steps: int = flag(None, "denoising steps", aliases=("steps",), low=1, high=1000)
+    guidance_scale: float = flag(None, "classifier-free guidance; 1 is none", low=0.0, high=100.0)
     guidance_rescale: float = flag(0.0, "0..1, against over-exposure at high guidance", low=0.0, high=1.0)
     guidance_start: float = flag(0.0, "guidance begins after this share of the steps", low=0.0, high=1.0)
     guidance_end: float = flag(1.0, "guidance ends after this share of the steps", low=0.0, high=1.0)
-    strength: float | None = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
-    sampler: str | None = flag(None, "how to take the steps", choices=SAMPLERS)
-    schedule: str | None = flag(None, "where the noise levels lie", choices=SCHEDULES)
+    strength: float = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
+    sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)
+    schedule: str = flag(None, "where the noise levels lie", choices=SCHEDULES)
     seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
     precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
@@ -78,20 +99,26 @@ class Recipe:
 
 
 FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Recipe)}
-ALIASES: dict[str, str] = {
-    alias: name for name, f in FIELDS.items() for alias in f.metadata.get("aliases", ())
-}
+ALIASES: dict[str, str] = {alias: name for name, f in FIELDS.items() for alias in f.metadata.get("aliases", ())}
 
 
 def kind(name: str) -> type:
     """The type of a field's value: str, bool, int or float."""
-    annotation = str(FIELDS[name].type).removesuffix(" | None")
-    return {"str": str, "bool": bool, "int": int, "float": float}[annotation]
+    return {"str": str, "bool": bool, "int": int, "float": float}[str(FIELDS[name].type)]
 
 
 def parse_bool(name: str, text: str) -> bool:
     """`True`, `yes`, `1`, … and their opposites in any case. Raises UserError for anything else."""
-    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    words = {
+        "true": True,
+        "yes": True,
+        "1": True,
+        "on": True,
+        "false": False,
+        "no": False,
+        "0": False,
+        "off": False,
+    }
     if text.strip().lower() not in words:
         raise UserError(f"--{name} {text!r} is neither True nor False")
     return words[text.strip().lower()]
@@ -198,4 +225,3 @@ def from_mapping(values: Mapping[str, Any]) -> Recipe:
     if isinstance(named.get("seed"), int):
         named["seed"] = str(named["seed"])
     return check(Recipe(**named))
-

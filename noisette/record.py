@@ -86,9 +86,7 @@ class Saved:
         if self.kept is None:
             return str(self.path)
         if self.kept.differing:
-            return (
-                f"{self.path}: NOT PROVED, {self.kept.differing:,} of {self.kept.count:,} kept pixels differ"
-            )
+            return f"{self.path}: NOT PROVED, {self.kept.differing:,} of {self.kept.count:,} kept pixels differ"
         return f"{self.path}: {self.kept.count:,} kept pixels, none differs"
 
 

@@ -13,6 +13,7 @@ an inpainting is held, and progress is counted. x is only added and multiplied: 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def ancestral_step(x: X, x0: X, now: Level, then: Level, noise: Draw) -> X:
 
 def euler(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """Euler on the probability-flow ODE (Karras et al. 2022, algorithm 1 without churn), which is DDIM."""
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         x = callback(i, euler_step(x, x0, now, then), x0)
     return x
@@ -68,7 +69,7 @@ def euler(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callbac
 
 def euler_ancestral(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """Ancestral sampling: each step is a draw from the DDPM posterior (Ho et al. 2020, eq. 7)."""
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         x = callback(i, ancestral_step(x, x0, now, then, noise), x0)
     return x
@@ -76,7 +77,7 @@ def euler_ancestral(denoise: Denoise, x: X, levels: Levels, noise: Draw, callbac
 
 def heun(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """Heun's second-order method in sigma / alpha (Karras et al. 2022, algorithm 1); two evaluations a step."""
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         after = euler_step(x, x0, now, then)
         if then.sigma > 0 and now.alpha > 0:
@@ -91,7 +92,7 @@ def heun(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback
 def dpmpp_2m(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """DPM-Solver++(2M): the last two x0 extrapolated (Lu et al. 2022b, algorithm 2)."""
     before = None
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         x = callback(i, euler_step(x, extrapolate(x0, before, levels, i), now, then), x0)
         before = x0
@@ -111,7 +112,7 @@ def extrapolate(x0: X, before: X | None, levels: Levels, i: int) -> X:
 def dpmpp_2m_sde(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """SDE-DPM-Solver++(2M), midpoint form, eta = 1 (Lu et al. 2022b, eq. 18, and k-diffusion)."""
     before = None
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         x = callback(i, ancestral_step(x, extrapolate(x0, before, levels, i), now, then, noise), x0)
         before = x0
@@ -120,7 +121,7 @@ def dpmpp_2m_sde(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: 
 
 def dpmpp_sde(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """SDE-DPM-Solver++ of second order with the midpoint r = 1/2 (k-diffusion); two evaluations a step."""
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
         better = x0
         if now.alpha > 0 and then.sigma > 0:
@@ -136,7 +137,7 @@ def unipc(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callbac
     Each evaluation also corrects the step that led to it, at no further cost.
     """
     before = x0 = start = None
-    for i, (now, then) in enumerate(zip(levels, levels[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(levels)):
         new = denoise(x, now)
         if start is not None:
             x = unipc_correct(start, before, x0, new, levels, i)

@@ -48,16 +48,12 @@ def read_header(path: Path) -> dict[str, Tensor]:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise UserError(
-                f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}"
-            )
+            raise UserError(f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}")
         text = file.read(length)
     try:
         entries = json.loads(text)
         tensors = {
-            name: _tensor(path, name, entry, 8 + length)
-            for name, entry in entries.items()
-            if name != "__metadata__"
+            name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is no safetensors file: its header can't be read") from None

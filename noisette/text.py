@@ -166,9 +166,7 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
     from tokenizers import Tokenizer as Backend
 
     start, end = token(config, "bos_token", "<|startoftext|>"), token(config, "eos_token", "<|endoftext|>")
-    pairs = [
-        (left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"
-    ]
+    pairs = [(left, right) for left, right in (line.split() for line in merges if line) if left != "#version:"]
     backend = Backend(
         models.BPE(vocabulary, pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
     )
@@ -181,9 +179,7 @@ def clip(vocabulary: dict[str, int], merges: list[str], config: Mapping[str, Any
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    pad = token(
-        config, "pad_token", end
-    )  # a special token, so "!" in a prompt is one too (as transformers has it)
+    pad = token(config, "pad_token", end)  # a special token, so "!" in a prompt is one too (as transformers has it)
     backend.add_special_tokens([start, end, pad])
     return backend
 
@@ -207,14 +203,10 @@ def bert(words: list[str], config: Mapping[str, Any]) -> Backend:
     from tokenizers import models, normalizers, pre_tokenizers
 
     backend = Backend(
-        models.WordPiece(
-            {word: i for i, word in enumerate(words)}, unk_token=token(config, "unk_token", "[UNK]")
-        )
+        models.WordPiece({word: i for i, word in enumerate(words)}, unk_token=token(config, "unk_token", "[UNK]"))
     )
     lower = bool(config.get("do_lower_case", True))
-    backend.normalizer = normalizers.BertNormalizer(
-        lowercase=lower, strip_accents=config.get("strip_accents")
-    )
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=config.get("strip_accents"))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     roles = {
         "unk_token": "[UNK]",

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests import tiny
 from safetensors.numpy import load_file, save_file
 
 from noisette import checkpoint
 from noisette.errors import UserError
 from noisette.tensors import read_header
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,9 +109,7 @@ def test_hashes_are_of_the_files_and_remembered(folder: Path, tmp_path: Path) ->
     assert checkpoint.locate(str(folder)).weights_hash == found.weights_hash
 
 
-def test_an_unwritable_cache_only_costs_time(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_only_costs_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "file"))
     assert len(checkpoint.locate(str(folder)).weights_hash) == 64
@@ -254,15 +252,11 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         names = [p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file()]
         if path.startswith("/api/models/owner/tiny/tree/"):
-            files = [
-                {"type": "file", "path": n, "size": (self.root / n).stat().st_size, "oid": n} for n in names
-            ]
+            files = [{"type": "file", "path": n, "size": (self.root / n).stat().st_size, "oid": n} for n in names]
             self.send(json.dumps(files).encode(), body)
         elif path.startswith("/api/models/owner/tiny"):
             siblings = [{"rfilename": name} for name in names]
-            self.send(
-                json.dumps({"id": "owner/tiny", "sha": self.revision, "siblings": siblings}).encode(), body
-            )
+            self.send(json.dumps({"id": "owner/tiny", "sha": self.revision, "siblings": siblings}).encode(), body)
         elif path.startswith("/owner/tiny/resolve/") and (name := path.split("/", 5)[5]) in names:
             data = (self.root / name).read_bytes()
             if body:
@@ -312,9 +306,7 @@ def test_hub_fetches_only_what_is_needed(hub: str, tmp_path: Path) -> None:
     assert ask("owner/tiny", tmp_path / "hf", HF_ENDPOINT=hub) == ["sd", weights, weights]
     assert not [name for name in Hub.asked if name.endswith(".safetensors")], "a plan downloads no weights"
     assert ask("owner/tiny", tmp_path / "hf", "fetch", HF_ENDPOINT=hub) == ["sd", weights, []]
-    assert not [
-        name for name in Hub.asked if "fp16" in name or "safety" in name or name.endswith((".bin", ".ckpt"))
-    ]
+    assert not [name for name in Hub.asked if "fp16" in name or "safety" in name or name.endswith((".bin", ".ckpt"))]
     assert ask("owner/tiny", tmp_path / "hf", "fetch", HF_HUB_OFFLINE="1") == ["sd", [], []]
     away = "http://127.0.0.1:9"
     assert ask("owner/tiny", tmp_path / "hf", "fetch", HF_ENDPOINT=away) == ["sd", [], []]

@@ -10,7 +10,6 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-from tests import tiny
 import torch
 from PIL import Image
 
@@ -23,6 +22,7 @@ from noisette.noise import Noise
 from noisette.recipe import Recipe
 from noisette.sampling import SAMPLERS
 from noisette.schedules import CLEAN
+from tests import tiny
 
 STEPS, SEED, SIDE, TOLERANCE = 5, 1024, 64, 1e-3
 PROMPT, NEGATIVE = "a green alien, 4k", "red house"
@@ -75,9 +75,7 @@ class SchedulerLevels(modes.Job):
         return [*(self.model.table.level(float(t)) for t in scheduler.timesteps), CLEAN]
 
 
-def theirs(
-    style: str, kind: Any, sampler: str, seeds: tuple[int, ...] = (SEED,), **arguments: Any
-) -> np.ndarray:
+def theirs(style: str, kind: Any, sampler: str, seeds: tuple[int, ...] = (SEED,), **arguments: Any) -> np.ndarray:
     """Final latents of a diffusers pipeline."""
     parts = {name: part for name, part in models(style)[1].components.items() if name != "image_encoder"}
     parts["scheduler"] = SCHEDULERS[sampler].from_config(parts["scheduler"].config)
@@ -277,9 +275,7 @@ class Counting:
         (0.6, 1.0, [1, 1, 1, 2, 2]),
     ],
 )
-def test_guidance_interval(
-    start: float, end: float, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guidance_interval(start: float, end: float, batches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = models("sd1")
     counting = Counting(model.networks)
     prompt = model.encode_prompt(PROMPT, NEGATIVE)

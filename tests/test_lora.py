@@ -109,9 +109,7 @@ def test_every_naming_scheme(
     got = weights(checkpoint, network, f"{name}.weight", (tmp_path / "l.safetensors", 0.7))
     scale = 0.7 * (1.5 / RANK if alpha else 1.0)
     np.testing.assert_allclose(got, base + scale * (b @ a), atol=1e-5)
-    other = weights(
-        checkpoint, network, next(iter(checkpoint.tensors(network))), (tmp_path / "l.safetensors", 0.7)
-    )
+    other = weights(checkpoint, network, next(iter(checkpoint.tensors(network))), (tmp_path / "l.safetensors", 0.7))
     assert np.isfinite(other).all()
 
 
@@ -185,9 +183,7 @@ def test_what_does_not_fit_is_one_line(
         weights(checkpoint, "unet", f"{UNET}.to_q.weight", (path, 1.0))
 
 
-def test_the_engine_merges_at_load(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_engine_merges_at_load(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
     path, (a, b) = tmp_path / "l.safetensors", factors()
     save_file({f"unet.{UNET}.to_q.lora_A.weight": a, f"unet.{UNET}.to_q.lora_B.weight": b}, path)

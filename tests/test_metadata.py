@@ -90,9 +90,7 @@ def test_a_file_of_automatic1111_is_mapped_as_far_as_it_goes(tmp_path: Path) -> 
     assert found["left_out"] == left_out | {"Lora hashes": "x: 1, y: 2"}
 
 
-@pytest.mark.parametrize(
-    "prompt", ["плюш 漢字 🦑", 'quote " and \\ and , : \n newline', "lone \udcff surrogate"]
-)
+@pytest.mark.parametrize("prompt", ["плюш 漢字 🦑", 'quote " and \\ and , : \n newline', "lone \udcff surrogate"])
 def test_any_prompt_comes_back(tmp_path: Path, prompt: str) -> None:
     chunks = png_info({"recipe": {"prompt": prompt}}, (1, 1))
     Image.new("L", (1, 1)).save(tmp_path / "a.png", pnginfo=chunks)

@@ -77,9 +77,7 @@ def test_slugs(prompt: str, expected: str) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(
-    st.text(max_size=150) | st.text("aä漢👩\u200d🚀\u0301", min_size=90, max_size=200), st.integers(0, 10**6)
-)
+@given(st.text(max_size=150) | st.text("aä漢👩\u200d🚀\u0301", min_size=90, max_size=200), st.integers(0, 10**6))
 def test_any_prompt_gives_a_name_that_every_system_takes(prompt: str, n: int) -> None:
     name = file_name(prompt, "inpainting", 2**63 - 1, 1000, n)
     assert safe_on_windows(name)

@@ -2,7 +2,6 @@
 
 import json
 
-
 import numpy as np
 import pytest
 import torch
@@ -59,5 +58,3 @@ def test_slerp_is_exact_at_its_ends_and_keeps_the_norm(shape: tuple[int, ...]) -
 def test_slerp_of_the_same_direction_is_a_straight_line() -> None:
     a = noise(1, (32,))
     np.testing.assert_allclose(slerp(a, 2 * a, 0.5), 1.5 * a, rtol=1e-6)
-
-

@@ -92,9 +92,7 @@ def test_a_damaged_blob_is_built_again(damage: str, folder: Path, cache: Path) -
         data = bytearray(path.read_bytes())
         if damage == "flip":
             data[len(data) // 2] ^= 1
-        path.write_bytes(
-            {"cut": data[: len(data) // 2], "flip": data, "empty": b"", "other": b"x" * 999}[damage]
-        )
+        path.write_bytes({"cut": data[: len(data) // 2], "flip": data, "empty": b"", "other": b"x" * 999}[damage])
     np.testing.assert_array_equal(prediction(folder), built)
     np.testing.assert_array_equal(prediction(folder), built)
 
@@ -110,9 +108,7 @@ def test_other_weights_under_the_same_name_are_compiled_anew(tmp_path: Path, cac
     assert len(list(cache.glob("*.blob"))) == 5
 
 
-def test_without_a_writable_cache_it_works(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_writable_cache_it_works(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     monkeypatch.setenv("NOISETTE_CACHE", str(blocked))

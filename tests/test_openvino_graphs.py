@@ -182,9 +182,7 @@ SIZES = {
 
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
 def test_clip_equals_transformers(act: str) -> None:
-    reference = randomized(
-        CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act=act, architectures=["CLIPTextModel"]))
-    )
+    reference = randomized(CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act=act, architectures=["CLIPTextModel"])))
     model = text_model(reference)
     for tokens in (77, 5):
         ids = np.random.default_rng(0).integers(0, 99, (2, tokens))
@@ -225,9 +223,7 @@ def test_bert_equals_transformers() -> None:
 
 def text_model(reference: Any) -> ov.CompiledModel:
     config = reference.config.to_dict() | {"architectures": [type(reference).__name__]}
-    return compile_model(
-        text.build_text_encoder(config, Weights(arrays_of(reference).__getitem__, "text_encoder"))
-    )
+    return compile_model(text.build_text_encoder(config, Weights(arrays_of(reference).__getitem__, "text_encoder")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -238,9 +234,7 @@ def test_half_precision_weights_are_computed_in_float32(dtype: torch.dtype) -> N
     def get(name: str) -> np.ndarray:
         if dtype == torch.float16:
             return arrays[name].numpy()
-        return (
-            arrays[name].view(torch.uint16).numpy().view(np.dtype(np.uint16, metadata={"type": "bfloat16"}))
-        )
+        return arrays[name].view(torch.uint16).numpy().view(np.dtype(np.uint16, metadata={"type": "bfloat16"}))
 
     context_model, step_model = map(compile_model, unet.build_unet(reference.config, Weights(get, "unet")))
     sample, context = torch.randn(1, 4, 8, 8), torch.randn(1, 7, 32)
@@ -291,6 +285,6 @@ def test_what_only_torch_can_is_named_and_torch_offered(changes: dict[str, Any])
     message = refused(*tensors_and_config(**changes))
     assert "--engine torch" in message
     value = next(iter(changes.values()))
-    assert (
-        value if isinstance(value, str) else next(v for v in value if "Down" in v or "Up" in v)
-    ) in message or ("SimpleCrossAttnUpBlock2D" in message)
+    assert (value if isinstance(value, str) else next(v for v in value if "Down" in v or "Up" in v)) in message or (
+        "SimpleCrossAttnUpBlock2D" in message
+    )

@@ -44,9 +44,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_resolve_takes_backslashes_where_only_slashes_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolve_takes_backslashes_where_only_slashes_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "edits").mkdir(parents=True)
     (tmp_path / "out" / "edits" / "asia grocery store.png").touch()
@@ -121,9 +119,7 @@ def test_a_transparent_colour_becomes_alpha(tmp_path: Path) -> None:
     assert picture.data.tolist() == [[[1, 2, 3, 0], [4, 5, 6, 255]]]
 
 
-@pytest.mark.parametrize(
-    ("color", "kind", "samples"), [(2, "RGB", 3), (4, "grey with alpha", 2), (6, "RGBA", 4)]
-)
+@pytest.mark.parametrize(("color", "kind", "samples"), [(2, "RGB", 3), (4, "grey with alpha", 2), (6, "RGBA", 4)])
 def test_sixteen_bit_colour_is_refused_by_name(tmp_path: Path, color: int, kind: str, samples: int) -> None:
     path = written(tmp_path / "deep.png", png(16, color, b"\0" + bytes(2 * samples)))
     assert f"{kind} of 16 bits a channel, which would be cut to 8" in refused(path)
@@ -202,9 +198,7 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path, kind: str) -> None:
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for side in (9_999, 10_001, 13_000, 60_000):
         path = written(tmp_path / "bomb.png", png(8, 0, b"", width=side, height=side))
-        with pytest.raises(
-            UserError, match="cut short" if side < 10_000 else "at most 100,000,000 pixels|too many"
-        ):
+        with pytest.raises(UserError, match="cut short" if side < 10_000 else "at most 100,000,000 pixels|too many"):
             read(path)
     assert not list(recwarn)
     with pytest.raises(UserError, match="too many"):
@@ -213,9 +207,7 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, recwarn: pytest.Warni
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "PPM"]), st.data())
-def test_damage_is_a_user_error_or_no_error(
-    tmp_path_factory: pytest.TempPathFactory, kind: str, data: Any
-) -> None:
+def test_damage_is_a_user_error_or_no_error(tmp_path_factory: pytest.TempPathFactory, kind: str, data: Any) -> None:
     buffer = io.BytesIO()
     exif = Image.Exif()
     exif[reading.ORIENTATION] = 6

@@ -180,9 +180,7 @@ def test_a_picture_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"theirs"]
 
 
-def test_a_file_that_is_not_the_picture_is_not_proved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_not_the_picture_is_not_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = Picture(np.zeros((8, 8, 3), np.uint8))
     other = record.encode(Picture(picture.data + 1), METADATA)
     monkeypatch.setattr(record, "encode", lambda *_: other)

@@ -107,7 +107,10 @@ def test_torch_tensors_give_the_same(name: str) -> None:
     ours, theirs = Noise(5), Noise(5)
     array = SAMPLERS[name](gaussian, ours.normal((32,)), levels, lambda: ours.normal((32,)))
     tensor = SAMPLERS[name](
-        gaussian, torch.from_numpy(theirs.normal((32,))), levels, lambda: torch.from_numpy(theirs.normal((32,)))
+        gaussian,
+        torch.from_numpy(theirs.normal((32,))),
+        levels,
+        lambda: torch.from_numpy(theirs.normal((32,))),
     )
     np.testing.assert_allclose(tensor.numpy(), array, rtol=1e-5, atol=1e-6)
 
@@ -182,13 +185,18 @@ def scheduler_scale(scheduler: Any, first: Level) -> float:
     """How the scheduler scales unit noise for a start equal to ours: EDM ones by sqrt(sigma^2 + 1)."""
     is_edm = isinstance(
         scheduler,
-        diffusers.EulerDiscreteScheduler | diffusers.EulerAncestralDiscreteScheduler | diffusers.HeunDiscreteScheduler,
+        diffusers.EulerDiscreteScheduler
+        | diffusers.EulerAncestralDiscreteScheduler
+        | diffusers.HeunDiscreteScheduler,
     )
     return 1 / first.alpha if is_edm else 1.0
 
 
 CASES: list[tuple[str, Callable[[], Any]]] = [
-    ("ddim", lambda: diffusers.DDIMScheduler(**SD, clip_sample=False, set_alpha_to_one=False, steps_offset=1)),
+    (
+        "ddim",
+        lambda: diffusers.DDIMScheduler(**SD, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    ),
     ("euler", lambda: diffusers.EulerDiscreteScheduler(**SD, timestep_spacing="trailing")),
     ("euler", lambda: diffusers.EulerDiscreteScheduler(**SD, use_karras_sigmas=True)),
     ("euler_ancestral", lambda: diffusers.EulerAncestralDiscreteScheduler(**SD, timestep_spacing="trailing")),

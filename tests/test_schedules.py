@@ -1,5 +1,6 @@
 """Schedules against diffusers' schedulers, and against what they promise."""
 
+import itertools
 import math
 
 import diffusers
@@ -53,9 +54,9 @@ def test_ratio_schedules_equal_euler(name: str, spacing: str) -> None:
     theirs.set_timesteps(12)
     levels = make_levels(TABLE, 12, name, spacing)
     ratios = [level.sigma / level.alpha for level in levels]
-    np.testing.assert_allclose(ratios, theirs.sigmas, rtol=1e-5)
+    np.testing.assert_allclose(ratios, theirs.sigmas, rtol=2e-5)
     timesteps = [TABLE.timestep(level) for level in levels[:-1]]
-    np.testing.assert_allclose(timesteps, theirs.timesteps, atol=1e-3)
+    np.testing.assert_allclose(timesteps, theirs.timesteps, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "model"])
@@ -64,7 +65,7 @@ def test_every_schedule_goes_down_to_a_clean_picture(name: str, n: int) -> None:
     levels = make_levels(TABLE, n, name, "trailing")
     ratios = [level.sigma / level.alpha for level in levels]
     assert len(levels) == n + 1
-    assert all(a > b for a, b in zip(ratios, ratios[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(ratios))
     assert levels[-1] == Level(1.0, 0.0)
     for level in levels:
         assert math.hypot(*level) == pytest.approx(1)

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import tiny_ldm
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.loaders import single_file_utils as theirs
 from safetensors.torch import save_file
-from tests.tiny import clip_tokenizer
 from transformers import CLIPTextConfig
 
 from noisette import checkpoint
 from noisette.engines import torch_engine
 from noisette.errors import UserError
+from tests import tiny_ldm
+from tests.tiny import clip_tokenizer
 
 DDCONFIG = {
     "ch": 32,

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.tiny import BERT_WORDS, save, with_plain_vocabulary
 from transformers import BertTokenizer, CLIPTokenizer
 
 from noisette import text
 from noisette.checkpoint import CLIP_MERGES, locate
+from tests.tiny import BERT_WORDS, save, with_plain_vocabulary
 
 PROMPTS = [
     "",

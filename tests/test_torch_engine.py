@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +15,7 @@ from noisette.checkpoint import locate
 from noisette.engines import torch_engine
 from noisette.errors import UserError
 from noisette.noise import noise
+from tests import tiny
 
 
 @pytest.fixture
@@ -40,9 +40,7 @@ def test_a_tensor_of_another_shape_is_named_with_both(folder: Path) -> None:
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
-    rewrite(
-        folder / "text_encoder" / "model.safetensors", lambda tensors: tensors.pop("final_layer_norm.bias")
-    )
+    rewrite(folder / "text_encoder" / "model.safetensors", lambda tensors: tensors.pop("final_layer_norm.bias"))
     with pytest.raises(UserError, match=r"text_encoder: tensor .*final_layer_norm.bias \[32\] is missing"):
         torch_engine.load(locate(str(folder)))
 

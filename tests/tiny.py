@@ -83,9 +83,7 @@ def pipeline(style: str) -> StableDiffusionPipeline:
         "cross_attention_dim": 32,
         "attention_head_dim": 4,
     } | build.get("unet", {})
-    vae = {"latent_channels": 4, "block_out_channels": (32, 32, 64, 64), "norm_num_groups": 8} | build.get(
-        "vae", {}
-    )
+    vae = {"latent_channels": 4, "block_out_channels": (32, 32, 64, 64), "norm_num_groups": 8} | build.get("vae", {})
     blocks = len(vae["block_out_channels"])
     vae |= {
         "down_block_types": ("DownEncoderBlock2D",) * blocks,
@@ -117,16 +115,12 @@ def text_model(style: str, build: dict[str, Any]) -> tuple[Any, Any]:
     """The text encoder and its tokenizer."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
     if style == "bert":
-        config = BertConfig(
-            **sizes, vocab_size=len(BERT_WORDS), max_position_embeddings=64, use_attention_mask=True
-        )
+        config = BertConfig(**sizes, vocab_size=len(BERT_WORDS), max_position_embeddings=64, use_attention_mask=True)
         return BertModel(config), bert_tokenizer()
     tokenizer = clip_tokenizer(**build.get("tokenizer", {}))
     config = CLIPTextConfig(**sizes, **build.get("text", {}), vocab_size=len(tokenizer))
     model = CLIPTextModel(config)
-    torch.nn.init.normal_(
-        model.final_layer_norm.bias, std=0.3
-    )  # states whose mean is not 0, as trained ones have
+    torch.nn.init.normal_(model.final_layer_norm.bias, std=0.3)  # states whose mean is not 0, as trained ones have
     return model, tokenizer
 
 

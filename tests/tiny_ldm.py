@@ -37,18 +37,12 @@ def transformer(name: str, width: int, linear: bool) -> Shapes:
         shapes |= affine(f"{block}.{attention}.to_out.0", width, width)
     for norm in ("norm1", "norm2", "norm3"):
         shapes |= affine(f"{block}.{norm}", width)
-    return (
-        shapes
-        | affine(f"{block}.ff.net.0.proj", width * 8, width)
-        | affine(f"{block}.ff.net.2", width, width * 4)
-    )
+    return shapes | affine(f"{block}.ff.net.0.proj", width * 8, width) | affine(f"{block}.ff.net.2", width, width * 4)
 
 
 def unet(in_channels: int, linear: bool) -> Shapes:
     """ldm's UNetModel: two levels, attention at the first, two resnets each."""
-    shapes = affine("time_embed.0", CHANNELS * 4, CHANNELS) | affine(
-        "time_embed.2", CHANNELS * 4, CHANNELS * 4
-    )
+    shapes = affine("time_embed.0", CHANNELS * 4, CHANNELS) | affine("time_embed.2", CHANNELS * 4, CHANNELS * 4)
     shapes |= affine("input_blocks.0.0", CHANNELS, in_channels, 3, 3)
     skips, width, index = [CHANNELS], CHANNELS, 1
     for level, multiple in enumerate(MULTIPLES):

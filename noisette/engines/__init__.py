@@ -60,7 +60,6 @@ def installed(engine: str) -> bool:
 def load(plan: Plan) -> Networks:
     """The plan's networks on its engine: the one slow step before sampling."""
     module = import_module(MODULES[plan.engine])
-    networks: Networks = module.load(
-        plan.checkpoint, device=plan.recipe.device, precision=plan.recipe.precision
-    )
+    extra = {"loras": plan.loras} if plan.loras else {}
+    networks: Networks = module.load(plan.checkpoint, plan.recipe.device, plan.recipe.precision, **extra)
     return networks

@@ -35,17 +35,13 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
     does not know, a tensor that does not fit its configuration.
     """
     if precision not in PRECISIONS:
-        raise UserError(
-            f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do"
-        )
+        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
     where, dtype = choose_device(device), PRECISIONS[precision]
     checkpoint = fetch(checkpoint)
     with init_empty_weights(include_buffers=False):
         networks = {
             "unet": from_config(UNet2DConditionModel, checkpoint.configs["unet"]),
-            "vae": from_config(
-                AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]
-            ),
+            "vae": from_config(AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]),
             "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
         }
     for name, network in networks.items():
@@ -78,9 +74,7 @@ def from_config(kind: Any, config: dict[str, Any]) -> nn.Module:
 
 def text_encoder(config: dict[str, Any]) -> nn.Module:
     """Any transformers encoder without weights, and without the pooler that diffusion does not use."""
-    settings = {
-        key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")
-    }
+    settings = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
     made = AutoConfig.for_model(config["model_type"], **settings)
     extra = {"add_pooling_layer": False} if config["model_type"] in ("bert", "roberta", "xlm-roberta") else {}
     return AutoModel.from_config(made, **extra)  # type: ignore[no-any-return]
@@ -95,8 +89,7 @@ def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch
             raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from the checkpoint")
         if tensor.shape != tuple(slot.shape):
             raise UserError(
-                f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint,"
-                f" {list(slot.shape)} in its config"
+                f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint, {list(slot.shape)} in its config"
             )
         state[wanted] = read(tensor).to(dtype)
     network.load_state_dict(state, assign=True)
@@ -146,9 +139,7 @@ class TorchNetworks:
         factor = 2 ** (
             len(
                 self.vae.config[
-                    "decoder_block_out_channels"
-                    if isinstance(self.vae, AutoencoderTiny)
-                    else "block_out_channels"
+                    "decoder_block_out_channels" if isinstance(self.vae, AutoencoderTiny) else "block_out_channels"
                 ]
             )
             - 1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """What `generate` asks of a family. Arrays are float32 NumPy; a family's module has `load(networks, checkpoint)`."""
+    """What `generate` asks of a family, made by its module's `load(networks, checkpoint)`. Arrays are float32."""
 
     masked: bool  # the network itself takes the mask and the masked picture (9-channel inpainting)
 
@@ -30,7 +30,7 @@ class Model(Protocol):
         ...
 
     def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
-        """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], the posterior drawn from each stream."""
+        """Pixels [1, 3, H, W] in [-1, 1] to scaled latents [len(streams), C, h, w], each with its own stream."""
         ...
 
     def denoiser(

@@ -56,13 +56,9 @@ class StableDiffusion:
         self.table = table_of(self.scheduler)
         self.use_mask: bool = bool(encoder.get("use_attention_mask", False))
         self.can_chunk: bool = encoder["model_type"] == "clip_text_model"
-        self.tokenizer = text.load(
-            checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"]
-        )
+        self.tokenizer = text.load(checkpoint.tokenizer, configs["tokenizer"], encoder["max_position_embeddings"])
 
-    def levels(
-        self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler"
-    ) -> list[Level]:
+    def levels(self, num_inference_steps: int, schedule: str = "model", sampler: str = "euler") -> list[Level]:
         """The n + 1 noise levels of a run, noisy to clean; "model" is the spacing of the published scheduler.
 
         They end at a clean picture, but for `ddim` at the table's first level where the scheduler says so
@@ -190,9 +186,7 @@ def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Arra
     alpha, sigma = np.float32(level.alpha), np.float32(level.sigma)
     if prediction_type == "sample":
         return output
-    x0: Array = (
-        alpha * x - sigma * output if prediction_type == "v_prediction" else (x - sigma * output) / alpha
-    )
+    x0: Array = alpha * x - sigma * output if prediction_type == "v_prediction" else (x - sigma * output) / alpha
     return x0
 
 

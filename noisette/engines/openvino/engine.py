@@ -42,9 +42,7 @@ def load(
     """
     core = ov.Core()
     if precision not in HINTS:
-        raise UserError(
-            f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}"
-        )
+        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
     if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"--precision {precision} is not supported by this processor; use float32")
     return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks)
@@ -62,9 +60,7 @@ class OpenVINONetworks:
         networks: Sequence[str],
     ) -> None:
         self._core, self._checkpoint, self._precision = core, checkpoint, precision
-        names = (
-            {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
-        )
+        names = {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
         self._loras = [read_lora(path, scale, names) for path, scale in loras]
         self._unet_config = checkpoint.configs["unet"]
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
@@ -130,7 +126,7 @@ class OpenVINONetworks:
         key = blob_key(name, config, files, adapters, self._properties, device)
         group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
 
-        def build() -> tuple[ov.Model, MappedTensors]:
+        def build() -> tuple[ov.Model, Any]:
             tensors = self._checkpoint.tensors(network)
             get: Callable[[str], Any] = MappedTensors(tensors)
             for lora in merged:
@@ -138,9 +134,7 @@ class OpenVINONetworks:
             return build_graph(name, config, get, tensors), get
 
         folder = cache_folder() / "openvino"
-        self._models[name] = self._pool.submit(
-            compiled, self._core, build, self._properties, folder, group, key
-        )
+        self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
 
 
 def identity(path: Path) -> tuple[str, int, int]:
@@ -160,17 +154,11 @@ def build_graph(
         check_all_used(network, names, weights.used)
         return context if name == "unet_context" else step
     if network == "vae":
-        return (
-            vae.build_encoder(config, weights)
-            if name == "vae_encoder"
-            else vae.build_decoder(config, weights)
-        )
+        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
     return text.build_text_encoder(config, weights)
 
 
-def run(
-    model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}
-) -> dict[str, Array]:
+def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:
     """One inference: named arrays (and tensors that stay as they are) to named arrays."""
     arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     results = model({**arrays, **held}, share_inputs=True)

@@ -123,9 +123,7 @@ def tokens_to_image(x: Node, like: Node, channels: int) -> Node:
     """[B, h * w, C] -> [B, C, h, w] with h and w of `like` [B, _, h, w]."""
     axes = ops.constant(np.array([2, 3], np.int64))
     size = ops.gather(ops.shape_of(like), axes, index(0))
-    shape = ops.concat(
-        [ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0
-    )
+    shape = ops.concat([ops.constant(np.array([0], np.int64)), size, ops.constant(np.array([channels], np.int64))], 0)
     return transpose(ops.reshape(x, shape, True), (0, 3, 1, 2))
 
 
@@ -251,6 +249,4 @@ def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None
     """Every tensor has a place, or the config describes another network than the weights."""
     left = sorted(set(names) - used)
     if left:
-        raise UserError(
-            f"{component}: the weights hold {len(left)} tensors unknown to the config, first {left[0]}"
-        )
+        raise UserError(f"{component}: the weights hold {len(left)} tensors unknown to the config, first {left[0]}")

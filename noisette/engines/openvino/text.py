@@ -60,9 +60,7 @@ def build_clip(c: Mapping[str, Any], w: Weights) -> ov.Model:
     if w.has("text_model.embeddings.token_embedding.weight"):
         w = w / "text_model"
     x = embedding(ids, w / "embeddings" / "token_embedding", c["vocab_size"], width)
-    x = ops.add(
-        x, positions(ids, w / "embeddings" / "position_embedding", c["max_position_embeddings"], width)
-    )
+    x = ops.add(x, positions(ids, w / "embeddings" / "position_embedding", c["max_position_embeddings"], width))
     bias = ops.add(causal_bias(ids), padding_bias(mask))
     hidden = x
     for i in range(c["num_hidden_layers"]):
@@ -73,9 +71,7 @@ def build_clip(c: Mapping[str, Any], w: Weights) -> ov.Model:
             g.split_heads(g.linear(h, layer / "self_attn" / name, width, width), heads, width)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        x = ops.add(
-            x, g.linear(g.attention(q, k, v, width, bias), layer / "self_attn" / "out_proj", width, width)
-        )
+        x = ops.add(x, g.linear(g.attention(q, k, v, width, bias), layer / "self_attn" / "out_proj", width, width))
         h = g.layer_norm(x, layer / "layer_norm2", width, c["layer_norm_eps"])
         h = g.activation(c["hidden_act"], g.linear(h, layer / "mlp" / "fc1", width, c["intermediate_size"]))
         x = ops.add(x, g.linear(h, layer / "mlp" / "fc2", c["intermediate_size"], width))
@@ -102,14 +98,10 @@ def build_bert(c: Mapping[str, Any], w: Weights) -> ov.Model:
             g.split_heads(g.linear(x, layer / "attention" / "self" / name, width, width), heads, width)
             for name in ("query", "key", "value")
         )
-        h = g.linear(
-            g.attention(q, k, v, width, bias), layer / "attention" / "output" / "dense", width, width
-        )
+        h = g.linear(g.attention(q, k, v, width, bias), layer / "attention" / "output" / "dense", width, width)
         x = g.layer_norm(ops.add(x, h), layer / "attention" / "output" / "LayerNorm", width, eps)
         h = g.linear(x, layer / "intermediate" / "dense", width, c["intermediate_size"])
-        h = g.linear(
-            g.activation(c["hidden_act"], h), layer / "output" / "dense", c["intermediate_size"], width
-        )
+        h = g.linear(g.activation(c["hidden_act"], h), layer / "output" / "dense", c["intermediate_size"], width)
         x = g.layer_norm(ops.add(x, h), layer / "output" / "LayerNorm", width, eps)
     return g.model({"last": x}, [ids, mask], "text_encoder")
 

@@ -192,9 +192,7 @@ def per_level(value: Any, levels: int) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * levels
 
 
-def at_level(
-    shared: Blocks, text_width: int, heads: int, depth: Any, layers: int, only_cross: bool
-) -> Blocks:
+def at_level(shared: Blocks, text_width: int, heads: int, depth: Any, layers: int, only_cross: bool) -> Blocks:
     """The shared settings with those of one level."""
     return Blocks(
         shared.context,
@@ -214,9 +212,7 @@ def at_level(
 def attends(kind: str, plain: str) -> bool:
     """Whether a block type has cross-attention; a type of another family is a UserError."""
     if kind not in (plain, "CrossAttn" + plain):
-        raise UserError(
-            f"unet: block type {kind} is not supported by the openvino engine; use --engine torch"
-        )
+        raise UserError(f"unet: block type {kind} is not supported by the openvino engine; use --engine torch")
     return kind != plain
 
 
@@ -231,9 +227,7 @@ def time_features(config: Mapping[str, Any], timestep: float) -> NDArray[np.floa
 def sinusoid(values: NDArray[np.float32], width: int, flip: bool, shift: float) -> NDArray[np.float32]:
     """[N] -> [N, width]: sines and cosines of values at geometric frequencies from 1 to 1/10000."""
     half = width // 2
-    frequencies = np.exp(
-        np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
-    )
+    frequencies = np.exp(np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half - shift))
     phase = values[:, None] * frequencies[None].astype(np.float32)
     parts = [np.cos(phase), np.sin(phase)] if flip else [np.sin(phase), np.cos(phase)]
     return np.concatenate(parts, 1).astype(np.float32)
@@ -252,15 +246,11 @@ def context_graph(c: Mapping[str, Any], w: Weights, text_width: int, temb_width:
     hidden = g.parameter("context", [-1, -1, width])
     context = ContextGraph([hidden], hidden=hidden)
     if c["addition_embed_type"] == "text":
-        pooled = pooled_text(
-            hidden, w / "add_embedding", width, temb_width, c["addition_embed_type_num_heads"]
-        )
+        pooled = pooled_text(hidden, w / "add_embedding", width, temb_width, c["addition_embed_type_num_heads"])
         context.carry("added", pooled, [-1, temb_width])
     if c["addition_embed_type"] == "text_time":
         total = c["projection_class_embeddings_input_dim"]
-        features = g.parameter(
-            "added_features", [-1, total]
-        )  # text_embeds and sinusoids of time_ids, side by side
+        features = g.parameter("added_features", [-1, total])  # text_embeds and sinusoids of time_ids, side by side
         context.inputs.append(features)
         x = g.linear(features, w / "add_embedding" / "linear_1", total, temb_width)
         x = g.linear(g.silu(x), w / "add_embedding" / "linear_2", temb_width, temb_width)
@@ -287,9 +277,7 @@ def added_features(
 def pooled_text(hidden: Node, w: Weights, width: int, temb_width: int, heads: int) -> Node:
     """diffusers `TextTimeEmbedding`: text [B, T, width] pooled by attention from its mean -> [B, temb]."""
     x = g.layer_norm(hidden, w / "norm1", width)
-    token = ops.add(
-        ops.reduce_mean(x, g.index(1), True), (w / "pool").float("positional_embedding", (1, width))
-    )
+    token = ops.add(ops.reduce_mean(x, g.index(1), True), (w / "pool").float("positional_embedding", (1, width)))
     x = ops.concat([token, x], 1)
     q = g.split_heads(g.linear(token, w / "pool" / "q_proj", width, width), heads, width)
     k = g.split_heads(g.linear(x, w / "pool" / "k_proj", width, width), heads, width)
@@ -332,9 +320,7 @@ def transformer_block(x: Node, w: Weights, b: Blocks, width: int) -> Node:
     h = g.layer_norm(x, w / "norm1", width)
     x = ops.add(
         x,
-        cross_attention(h, w / "attn1", b, width)
-        if b.only_cross
-        else self_attention(h, w / "attn1", b, width),
+        cross_attention(h, w / "attn1", b, width) if b.only_cross else self_attention(h, w / "attn1", b, width),
     )
     x = ops.add(x, cross_attention(g.layer_norm(x, w / "norm2", width), w / "attn2", b, width))
     h = g.linear(g.layer_norm(x, w / "norm3", width), w / "ff" / "net" / 0 / "proj", width, width * 8)
@@ -358,9 +344,7 @@ def cross_attention(x: Node, w: Weights, b: Blocks, width: int) -> Node:
     k, v = (
         b.context.carry(
             (w / name).prefix.rstrip("."),
-            g.split_heads(
-                g.linear(b.context.hidden, w / name, b.text_width, width, bias=False), b.heads, width
-            ),
+            g.split_heads(g.linear(b.context.hidden, w / name, b.text_width, width, bias=False), b.heads, width),
             [-1, b.heads, -1, width // b.heads],
         )
         for name in ("to_k", "to_v")

@@ -37,9 +37,7 @@ def build_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
             x = resnet(x, e / "down_blocks" / i / "resnets" / j, width, channels[i], act, groups)
             width = channels[i]
         if i < len(channels) - 1:
-            x = g.conv(
-                x, e / "down_blocks" / i / "downsamplers" / 0 / "conv", width, width, stride=2, padding=(0, 1)
-            )
+            x = g.conv(x, e / "down_blocks" / i / "downsamplers" / 0 / "conv", width, width, stride=2, padding=(0, 1))
     x = mid_block(x, e / "mid_block", width, act, groups, config.get("mid_block_add_attention", True))
     x = g.silu(g.group_norm(x, e / "conv_norm_out", width, groups, EPS))
     moments = 2 * config.get("latent_channels", 4)
@@ -90,9 +88,7 @@ def kind(config: Mapping[str, Any]) -> str:
 def only(block: str, supported: str) -> None:
     """A block type of another family is a UserError."""
     if block != supported:
-        raise UserError(
-            f"vae: block type {block} is not supported by the openvino engine; use --engine torch"
-        )
+        raise UserError(f"vae: block type {block} is not supported by the openvino engine; use --engine torch")
 
 
 def norm_groups(config: Mapping[str, Any]) -> int:
@@ -117,9 +113,7 @@ def mid_block(x: Node, w: Weights, width: int, act: str, groups: int, attend: bo
     if attend:
         a = w / "attentions" / 0
         h = g.image_to_tokens(g.group_norm(x, a / "group_norm", width, groups, EPS), width)
-        q, k, v = (
-            g.split_heads(g.linear(h, a / name, width, width), 1, width) for name in ("to_q", "to_k", "to_v")
-        )
+        q, k, v = (g.split_heads(g.linear(h, a / name, width, width), 1, width) for name in ("to_q", "to_k", "to_v"))
         h = g.linear(g.attention(q, k, v, width), a / "to_out" / 0, width, width)
         x = ops.add(g.tokens_to_image(h, x, width), x)
     return resnet(x, w / "resnets" / 1, width, width, act, groups)
@@ -159,9 +153,7 @@ def build_tiny_decoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
             at += 1
         if not final:
             x, at = g.upsample(x), at + 1
-        x = g.conv(
-            x, layers / at, channels[i], config.get("out_channels", 3) if final else channels[i], bias=final
-        )
+        x = g.conv(x, layers / at, channels[i], config.get("out_channels", 3) if final else channels[i], bias=final)
         at += 1
     x = ops.subtract(ops.multiply(x, g.scalar(2.0)), g.scalar(1.0))
     return g.model({"pixels": x}, [latents], "vae_decoder")

@@ -1,0 +1,54 @@
+"""`noisette train STEP`: the built-in model from openly licensed pictures, on a laptop's CPU.
+
+config.toml     everything that decides the weights
+data.py         packages -> pictures, captions, text states
+autoencoder.py  pictures -> latents and back
+denoiser.py     text and noise -> latents
+export.py       the diffusers folder
+checkpoint.py   runs that survive `kill -9`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from noisette.checkpoint import cache_folder
+from noisette.errors import UserError
+
+STEPS = ("data", "autoencoder", "denoiser", "export")
+TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
+
+
+def main(argv: Sequence[str], prog: str = "noisette train") -> int:
+    """Runs one step, or all that are left. Each step resumes by itself."""
+    from noisette.cli import Parser
+
+    parser = Parser(prog=prog, description="Train the built-in model; a step that was stopped goes on.")
+    parser.add_argument("step", choices=(*STEPS, "all"), metavar="|".join((*STEPS, "all")))
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML over the shipped configuration")
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
+    parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="where export writes the model")
+    values = parser.parse(argv)
+    try:
+        import torch
+    except ImportError:
+        raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
+    from noisette.train import autoencoder, data, denoiser, export
+    from noisette.train.config import read_config
+
+    torch.set_flush_denormal(True)
+    config = read_config(values.config)
+    folder = values.dir or cache_folder() / "train" / "noisette-1"
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in STEPS if values.step == "all" else (values.step,):
+        if step == "data":
+            data.prepare(folder, config)
+            data.prepare_text(folder, config)
+        elif step == "autoencoder":
+            autoencoder.train(folder, config)
+        elif step == "denoiser":
+            denoiser.train(folder, config)
+        else:
+            export.export(folder, config, values.to)
+    return 0

@@ -1,0 +1,100 @@
+"""The autoencoder: a diffusers AutoencoderKL without randomness, 16 pixels to a latent along each side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from noisette.train import wavelet
+from noisette.train.checkpoint import Run
+from noisette.train.config import Config
+
+
+def build(config: Config) -> AutoencoderKL:
+    """The network, started as a wavelet transform.
+
+    One group in each normalization: with few channels to a group the absolute colour is lost.
+    """
+    settings = config["autoencoder"]
+    blocks = len(settings["channels"])
+    network = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=settings["channels"],
+        layers_per_block=1,
+        latent_channels=settings["latent_channels"],
+        norm_num_groups=1,
+        mid_block_add_attention=False,
+        sample_size=config["data"]["side"],
+        scaling_factor=1.0,
+    )
+    wavelet.start(network)
+    return network.to(memory_format=torch.channels_last)
+
+
+def encode(network: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Pixels [B, 3, H, W] in [-1, 1] to latents [B, C, H/16, W/16]: the posterior's mean."""
+    return network.encode(pixels).latent_dist.mean
+
+
+def to_pixels(pictures: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [-1, 1]."""
+    pixels = torch.from_numpy(pictures.astype(np.float32)) / 127.5 - 1
+    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def loss_of(difference: Tensor, latents: Tensor) -> Tensor:
+    """Squared error for colour, absolute error of values and of their gradients for edges, and of 8x8 means."""
+    across = (difference[..., 1:] - difference[..., :-1]).abs().mean()
+    down = (difference[:, :, 1:] - difference[:, :, :-1]).abs().mean()
+    coarse = F.avg_pool2d(difference, 8).abs().mean()
+    values = 4 * difference.square().mean() + difference.abs().mean()
+    return values + 0.5 * (across + down) + 2 * coarse + 1e-4 * latents.square().mean()
+
+
+def train(folder: Path, config: Config) -> None:
+    """Trains for the configured minutes, from the last checkpoint if there is one, and prints the held-out PSNR."""
+    settings, log = config["autoencoder"], config["log"]
+    torch.manual_seed(config["data"]["seed"])
+    network = build(config)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
+    run = Run(folder, "autoencoder", network, optimizer, ema=0.99)
+    run.resume()
+    pictures = np.load(folder / "pictures.npy")
+    held_out, seen = split(pictures, settings["held_out"])
+    for done in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"], settings["batch"]):
+        for group in optimizer.param_groups:
+            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / 30) * max(0.02, 1 - done)
+        batch = seen[run.rng.integers(0, len(seen), settings["batch"])]
+        mirrored = run.rng.random(len(batch)) < 0.5
+        batch[mirrored] = batch[mirrored][:, :, ::-1]
+        pixels = to_pixels(batch)
+        latents = encode(network, pixels)
+        spread = latents.detach().std((0, 2, 3), keepdim=True)
+        noisy = latents + settings["noise"] * spread * torch.randn(latents.shape)
+        run.update(loss_of(network.decode(noisy).sample - pixels, latents))
+    print(f"autoencoder: {psnr(run.averaged(), held_out):.2f} dB on {len(held_out)} held-out pictures", flush=True)
+
+
+def split(pictures: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` pictures that training doesn't see, and the rest."""
+    order = np.random.default_rng(1).permutation(len(pictures))
+    return pictures[order[:count]], pictures[order[count:]]
+
+
+@torch.inference_mode()
+def psnr(network: AutoencoderKL, pictures: np.ndarray) -> float:
+    """Mean PSNR in dB of the reconstructions."""
+    values = []
+    for picture in pictures:
+        pixels = to_pixels(picture[None])
+        error = (network.decode(encode(network, pixels)).sample.clamp(-1, 1) - pixels).square().mean()
+        values.append(10 * torch.log10(4 / error).item())
+    return float(np.mean(values))

@@ -1,0 +1,120 @@
+"""Resumable runs: a checkpoint every few minutes, whole or not at all, and the same curve after `kill -9`."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from noisette.errors import UserError
+
+
+class Run:
+    """A network in training with its optimizer, the average of its weights, its place in the data, its log.
+
+    Everything random comes from `self.rng` and torch's global generator, and both are in the checkpoint: a run
+    that was killed repeats the steps since its last checkpoint and goes on as if nothing had happened.
+    """
+
+    def __init__(self, folder: Path, name: str, network: nn.Module, optimizer: Any, ema: float) -> None:
+        self.path, self.log_path = folder / f"{name}.pt", folder / f"{name}.jsonl"
+        self.name, self.network, self.optimizer, self.decay = name, network, optimizer, ema
+        self.averages = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        self.rng = np.random.default_rng(0)
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[float] = []
+
+    def resume(self) -> None:
+        """Takes up the last checkpoint, if there is one."""
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averages = state["averages"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses = state["losses"]
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+
+    def save(self) -> None:
+        """Writes the checkpoint beside its name, then renames it. Raises UserError when the disk is full."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "torch_rng": torch.get_rng_state(),
+        }
+        part = self.path.with_suffix(".part")
+        try:
+            torch.save(state, part)
+            part.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            raise UserError(f"{self.path} can't be written, the one before stays: {error}") from None
+
+    def steps(self, minutes: float, checkpoint_minutes: float, every: int, batch: int) -> Iterator[float]:
+        """Yields the share of the run that is done, once a step, until `minutes` of training have passed.
+
+        Every `every` steps one line goes to the log (and the terminal), every `checkpoint_minutes` a checkpoint.
+        """
+        last = logged = saved = time.monotonic()
+        logged_step = self.step
+        while self.seconds < minutes * 60:
+            yield self.seconds / (minutes * 60)
+            self.step += 1
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            if self.step % every == 0:
+                self.log(batch * (self.step - logged_step) / (now - logged))
+                logged, logged_step = now, self.step
+            if now - saved > checkpoint_minutes * 60:
+                self.save()
+                saved = last = logged = time.monotonic()
+        self.save()
+
+    def update(self, loss: torch.Tensor) -> None:
+        """One optimizer step. Raises UserError for a loss that is not finite: the last checkpoint stays."""
+        if not math.isfinite(loss.item()):
+            raise UserError(
+                f"the {self.name}'s loss is {loss.item()} at step {self.step}; the checkpoint of"
+                f" {self.path} stays: go on with a smaller learning_rate"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.losses.append(loss.item())
+        with torch.no_grad():
+            share = 1 - min(self.decay, (self.step + 1) / (self.step + 20))
+            state = self.network.state_dict()
+            torch._foreach_lerp_(list(self.averages.values()), [state[key] for key in self.averages], share)
+
+    def log(self, rate: float) -> None:
+        """One line of the log: step, seconds, mean loss since the last line, samples a second."""
+        line = {
+            "step": self.step,
+            "seconds": round(self.seconds),
+            "loss": round(float(np.mean(self.losses)), 4),
+            "samples_a_second": round(rate, 1),
+        }
+        self.losses = []
+        with self.log_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{self.name} {json.dumps(line)}", flush=True)
+
+    def averaged(self) -> nn.Module:
+        """The network with its averaged weights, for use: training can't go on with it."""
+        self.network.load_state_dict(self.averages)
+        return self.network.eval()

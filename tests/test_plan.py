@@ -1,0 +1,173 @@
+"""What a command line becomes: sizes, modes, defaults; and each mistake as one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from noisette.catalog import FAMILIES
+from noisette.errors import UserError
+from noisette.plan import mode_of, plan, size_for, written_size
+from noisette.recipe import SAMPLERS, SCHEDULES, Recipe, check, from_mapping, parse_seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "seeds"),
+    [("1024", 1, [1024]), ("1,2,5-7", 1, [1, 2, 5, 6, 7]), ("8", 3, [8, 9, 10]), ("", 1, []), ("3, 1", 1, [3, 1])],
+)
+def test_seeds(text: str, count: int, seeds: list[int]) -> None:
+    assert parse_seeds(text, count) == seeds
+
+
+@pytest.mark.parametrize("text", ["abc", "1-", "-1", "5-2", "1.5", ",", "1,,x", "99999999999999999999"])
+def test_bad_seeds(text: str) -> None:
+    with pytest.raises(UserError, match="--seed"):
+        parse_seeds(text)
+
+
+def test_recipe_survives_json() -> None:
+    recipe = Recipe(prompt="a (red:1.2) cat", seed="7", img_w=512, strict_mask=True, guidance_scale=1.5)
+    assert from_mapping(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"guidance_scale": float("nan")}, "finite"),
+        ({"strength": 1.5}, "out of range"),
+        ({"num_inference_steps": 0}, "out of range"),
+        ({"num_inference_steps": True}, "type int"),
+        ({"prompt": "x" * 10_001}, "10,000"),
+        ({"img_w": 513}, "512 and 520"),
+        ({"sampler": "dpmpp2m"}, "did you mean 'dpmpp_2m'"),
+        ({"smapler": "euler"}, "did you mean 'sampler'"),
+        ({"prompt": 3}, "type str"),
+    ],
+)
+def test_bad_recipes(values: dict[str, object], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        from_mapping(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        ({}, "text2img"),
+        ({"base_img": "b.png"}, "img2img"),
+        ({"base_img": "b.png", "mask_img": "m.png"}, "inpainting"),
+        ({"base_img": "b.png", "variation": True}, "variation"),
+        ({"base_img": "b.png", "mask_img": "m.png", "variation": True}, "variation"),
+    ],
+)
+def test_modes(values: dict[str, object], mode: str) -> None:
+    assert mode_of(Recipe(**values)) == mode  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"mask_img": "m.png"}, {"variation": True}, {"strength": 0.5}, {"fit": "pad"}])
+def test_what_needs_a_base_says_so(values: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="needs --base_img"):
+        mode_of(Recipe(**values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "base", "native", "size"),
+    [
+        ((None, None), None, 512, (512, 512)),
+        ((None, 768), None, 512, (512, 768)),
+        ((None, None), None, 1024, (1024, 1024)),
+        ((None, None), (427, 640), 512, (427, 640)),
+        ((None, 320), (427, 640), 512, (216, 320)),
+        ((256, None), (640, 427), 512, (256, 168)),
+        ((512, 768), (427, 640), 512, (512, 768)),
+    ],
+)
+def test_written_size(
+    asked: tuple[int | None, int | None], base: tuple[int, int] | None, native: int, size: tuple[int, int]
+) -> None:
+    assert written_size(Recipe(img_w=asked[0], img_h=asked[1]), base, native) == size  # type: ignore[arg-type]
+
+
+def test_stable_diffusion_draws_512x768_directly_and_larger_by_hires() -> None:
+    assert not size_for(512, 768, 512, 8, None).hires
+    size = size_for(1024, 1536, 512, 8, None)
+    assert size.hires
+    assert (size.canvas_width, size.canvas_height) == (416, 624)
+
+
+def test_an_aspect_beyond_the_models_is_hires() -> None:
+    assert not size_for(256, 512, 256, 16, 2.0).hires
+    assert size_for(256, 520, 256, 16, 2.0).hires
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.sampled_from([8, 16]), st.sampled_from([None, 2.0]))
+def test_canvas_keeps_to_the_grid_and_the_aspect(width: int, height: int, grid: int, aspect: float | None) -> None:
+    size = size_for(width, height, 256, grid, aspect)
+    assert size.canvas_width % grid == size.canvas_height % grid == 0
+    if size.hires:
+        area = size.canvas_width * size.canvas_height
+        assert area <= (256 + grid) ** 2 * 2
+    else:
+        assert width <= size.canvas_width < width + grid
+        assert height <= size.canvas_height < height + grid
+
+
+def test_names_of_the_catalog_are_known_to_the_recipe() -> None:
+    for family in FAMILIES.values():
+        assert set(family.samplers) <= set(SAMPLERS)
+        assert set(family.schedules) <= set(SCHEDULES)
+
+
+@pytest.fixture
+def edit(tmp_path: Path) -> dict[str, str]:
+    """A base and a mask of the same size."""
+    Image.fromarray(np.full((64, 48, 3), 90, np.uint8)).save(tmp_path / "base.png")
+    mask = np.zeros((64, 48), np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return {"base_img": str(tmp_path / "base.png"), "mask_img": str(tmp_path / "mask.png"), "prompt": "a cat"}
+
+
+def planned(tmp_path: Path, **values: object) -> object:
+    return plan(check(Recipe(**values)), out=tmp_path / "out", download=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"strength": 0.01}, "less than one step"),
+        ({"negative_prompts": "blur", "guidance_scale": 1.0}, "no effect"),
+        ({"model": "noisete-1"}, "did you mean 'noisette-1'"),
+        ({"model": "./nothing"}, "no model ./nothing"),
+        ({"model": "weights.ckpt"}, "pickle"),
+        ({"base_img": "nowhere.png"}, "not there"),
+        ({"variation": True, "sampler": "heun"}, "euler_ancestral does"),
+        ({"engine": "openvino", "device": "cuda"}, "--engine torch"),
+        ({"guidance_start": 0.8, "guidance_end": 0.2}, "lies after"),
+    ],
+)
+def test_mistakes_are_found_before_any_weight_is_read(
+    tmp_path: Path, edit: dict[str, str], values: dict[str, object], word: str
+) -> None:
+    with pytest.raises(UserError, match=word):
+        planned(tmp_path, **{**edit, **values})
+    assert not (tmp_path / "out").exists()
+
+
+def test_variation_accepts_strength_zero(tmp_path: Path, edit: dict[str, str]) -> None:
+    assert planned(tmp_path, **edit, variation=True, strength=0.0).mode == "variation"  # type: ignore[attr-defined]
+
+
+def test_a_mask_of_another_size_needs_fit(tmp_path: Path, edit: dict[str, str]) -> None:
+    Image.new("L", (64, 64), 255).save(edit["mask_img"])
+    with pytest.raises(UserError, match=r"64x64.*48x64"):
+        planned(tmp_path, **edit)
+    assert planned(tmp_path, **edit, fit="crop").mask.size == (48, 64)  # type: ignore[attr-defined]
+
+
+def test_lenient_turns_an_idle_argument_into_a_note(tmp_path: Path) -> None:
+    recipe = Recipe(prompt="a cat", negative_prompts="blur", guidance_scale=1.0)
+    notes = plan(recipe, out=tmp_path, lenient=True, download=False).notes
+    assert any("--negative_prompts has no effect" in note for note in notes)

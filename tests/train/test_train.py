@@ -1,0 +1,179 @@
+"""Training: configuration, captions, resuming bit for bit, the autoencoder's start, the export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from noisette.cli import run
+from noisette.errors import UserError
+from noisette.train import autoencoder, data, denoiser
+from noisette.train.captions import captions_for
+from noisette.train.checkpoint import Run
+from noisette.train.config import read_config
+
+
+def tiny() -> dict[str, dict[str, Any]]:
+    """The shipped configuration at a size for tests."""
+    config = read_config(None)
+    config["data"] |= {"side": 32}
+    config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4, "batch": 2, "held_out": 2}
+    config["denoiser"] |= {"channels": [32, 32], "heads": [2, 2], "batch": 4}
+    config["log"] |= {"every": 2}
+    return config
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[autoencoder]\nbacth = 3", "did you mean 'batch'"),
+        ("[autoencodr]\nbatch = 3", "did you mean 'autoencoder'"),
+        ("[autoencoder]\nbatch = 'x'", "not of type int"),
+        ("[autoencoder", "not TOML"),
+    ],
+)
+def test_configuration_mistakes_are_one_line(tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=word):
+        read_config(tmp_path / "c.toml")
+
+
+def test_missing_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", ["data", "--config", "nowhere.toml"]) == 2
+    assert "nowhere.toml is not there" in capsys.readouterr().err
+
+
+def test_captions_name_the_thing_or_its_tags() -> None:
+    captions = captions_for("Alien", ["creature", "ufo"], 200, np.random.default_rng(0))
+    assert captions[0] == "alien"
+    assert "an alien on a white background" in captions
+    assert all(any(word in caption for word in ("alien", "creature", "ufo")) for caption in captions)
+    assert captions == captions_for("Alien", ["creature", "ufo"], 200, np.random.default_rng(0))
+
+
+def fake_pack(archive: bytes) -> Any:
+    """Stands for npm: leaves an archive in the folder it is called in."""
+
+    def pack(command: list[str], cwd: Path, **_: Any) -> None:
+        (cwd / "package.tgz").write_bytes(archive)
+
+    return pack
+
+
+def test_a_package_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", fake_pack(b"something else"))
+    package = {"kind": "npm", "name": "thing", "version": "1.0.0", "sha256": hashlib.sha256(b"it").hexdigest()}
+    with pytest.raises(UserError, match=r"thing 1\.0\.0 has changed"):
+        data.fetch(tmp_path, "thing", package)
+    assert not (tmp_path / "packages" / "thing").exists()
+
+
+def test_a_fetch_that_fails_is_one_line(tmp_path: Path) -> None:
+    package = {"kind": "npm", "name": "/nowhere", "version": "0", "sha256": ""}
+    with pytest.raises(UserError, match="nowhere"):
+        data.fetch(tmp_path, "thing", package)
+
+
+def test_pictures_are_laid_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (data.on_white(tmp_path / "clear.png", 4) == 255).all()
+
+
+def losses(folder: Path, config: dict[str, dict[str, Any]], steps: int) -> list[float]:
+    """The losses of a small regression, resumed from `folder`, until `steps` in all."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 4)
+    training = Run(folder, "toy", network, torch.optim.AdamW(network.parameters(), lr=0.01), ema=0.9)
+    training.resume()
+    seen = []
+    for _ in training.steps(minutes=9.0, checkpoint_minutes=9.0, every=1000, batch=1):
+        if training.step == steps:
+            break
+        x = torch.from_numpy(training.rng.normal(size=(8, 4)).astype(np.float32)) + torch.randn(8, 4)
+        loss = (network(x) - x.flip(1)).square().mean()
+        training.update(loss)
+        seen.append(loss.item())
+        if training.step == 4:  # the state after the fifth step, as a kill right after a checkpoint leaves it
+            training.step += 1
+            training.save()
+            training.step -= 1
+    return seen
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = losses(tmp_path, tiny(), 10)
+    resumed = losses(tmp_path, tiny(), 10)
+    assert len(whole) == 10
+    assert resumed == whole[5:]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    training = Run(tmp_path, "toy", network, torch.optim.AdamW(network.parameters()), ema=0.9)
+    training.save()
+    before = training.path.read_bytes()
+    with pytest.raises(UserError, match="loss is nan"):
+        training.update(network(torch.full((1, 2), float("nan"))).mean())
+    assert training.path.read_bytes() == before
+
+
+def test_the_autoencoder_starts_with_the_right_colours() -> None:
+    """Halves of one colour come back as that colour before any training; diffusers' own start gives grey."""
+    config = read_config(None)
+    network = autoencoder.build(config).eval()
+    green = np.full((1, 64, 64, 3), 255, np.uint8)
+    green[:, 16:48, 16:48] = (40, 200, 60)
+    red = green.copy()
+    red[:, 16:48, 16:48] = (220, 30, 40)
+    with torch.inference_mode():
+        drawn = [network.decode(autoencoder.encode(network, autoencoder.to_pixels(p))).sample for p in (green, red)]
+    centres = [picture[0, :, 28:36, 28:36].mean((1, 2)) for picture in drawn]
+    assert centres[0].argmax() == 1
+    assert centres[1].argmax() == 0
+
+
+def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) -> None:
+    """Data of four pictures, some steps of each network, export, and a picture drawn by plain diffusers."""
+    from noisette.train import export
+    from noisette.train.text import load_text_encoder  # noqa: F401  (its package is stood in for below)
+    from tests.tiny import BERT_WORDS, bert_tokenizer
+
+    config = tiny()
+    config["autoencoder"]["minutes"] = config["denoiser"]["minutes"] = 0.02
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "pictures.npy", rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    np.save(tmp_path / "caption_of.npy", np.array([[1, 2], [2, 1], [1, 1], [2, 2]]))
+    np.save(tmp_path / "text.npy", rng.normal(size=(3, 8, 384)).astype(np.float16))
+    autoencoder.train(tmp_path, config)
+    denoiser.train(tmp_path, config)
+    log = [json.loads(line) for line in (tmp_path / "denoiser.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {"step", "seconds", "loss", "samples_a_second"} == set(log[0])
+
+    from transformers import BertConfig, BertModel
+
+    package = tmp_path / "packages" / "minilm"
+    sizes = {"hidden_size": 384, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1}
+    BertModel(BertConfig(**sizes, vocab_size=len(BERT_WORDS))).save_pretrained(package)
+    bert_tokenizer().save_pretrained(package)
+    (package / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n", encoding="utf-8")
+    (package / "special_tokens_map.json").write_text("{}", encoding="utf-8")
+    export.export(tmp_path, config, tmp_path / "model")
+
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    (picture,) = pipeline("a red cat", num_inference_steps=2, height=32, width=32).images
+    assert picture.size == (32, 32)
+    latents = np.load(tmp_path / "latents.npy").astype(np.float32)
+    encoded = pipeline.vae.encode(autoencoder.to_pixels(np.load(tmp_path / "pictures.npy"))).latent_dist
+    assert float(encoded.std.max()) < 1e-6
+    np.testing.assert_allclose(encoded.mean.detach().numpy(), latents[0], atol=0.02)
