@@ -21,6 +21,7 @@ import numpy as np
 import openvino as ov
 
 MAGIC = b"noisette-blob-2\n"
+LARGEST = 512_000_000  # beyond, writing a blob takes more memory and disk than compiling again takes time
 HEADER = struct.Struct("<16sQQ")  # magic, bytes that follow, sum of them as little-endian 64-bit words
 
 
@@ -52,8 +53,14 @@ def compiled(
             pass
     graph, memory = build()
     model = core.compile_model(graph, "CPU", properties)
-    write_blob(path, model)
+    if weight_bytes(graph) <= LARGEST:
+        write_blob(path, model)
     return model, memory
+
+
+def weight_bytes(graph: ov.Model) -> int:
+    """Bytes of all constants as they are stored."""
+    return sum(node.get_byte_size() for node in graph.get_ops() if node.get_type_name() == "Constant")
 
 
 def read_blob(path: Path) -> ov.Tensor | None:
