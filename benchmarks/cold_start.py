@@ -47,11 +47,10 @@ def main() -> None:
     import numpy as np
 
     stages.done("import numpy")
-    import openvino  # noqa: F401
+    from noisette.engines.openvino import load
 
     stages.done("import openvino")
     from noisette.checkpoint import locate
-    from noisette.engines.openvino import load
     from noisette.families.stable_diffusion import StableDiffusion
     from noisette.noise import Noise
     from noisette.sampling import SAMPLERS

@@ -2,7 +2,8 @@
 
     python3 benchmarks/random_sd15.py FOLDER [--dtype F16|F32]
 
-Needs neither torch nor a network connection: the shapes are those that the openvino graphs ask for.
+Needs neither torch nor a network connection: the shapes are those that the openvino graphs ask for. The
+tokenizer is left empty: benchmarks feed random states.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.graph import Weights
 
-UNET: dict[str, Any] = {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768, "sample_size": 64}
+UNET: dict[str, Any] = {
+    "_class_name": "UNet2DConditionModel",
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+    "sample_size": 64,
+}
 VAE: dict[str, Any] = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [128, 256, 512, 512],
@@ -82,7 +94,7 @@ def child(parent: RandomWeights, prefix: str) -> RandomWeights:
 
 
 def write(folder: Path, dtype: str = "F16") -> Path:
-    """The checkpoint, unless it is there already; the tokenizer is the one that comes with this package."""
+    """The checkpoint, unless it is there already."""
     if (folder / "model_index.json").is_file():
         return folder
     networks = {
@@ -100,6 +112,8 @@ def write(folder: Path, dtype: str = "F16") -> Path:
         save_file(weights.made, folder / name / f"{stem}.safetensors")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
     parts = {"_class_name": "StableDiffusionPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
     (folder / "model_index.json").write_text(json.dumps(parts))
     return folder
