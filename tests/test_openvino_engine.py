@@ -116,9 +116,8 @@ def test_without_a_writable_cache_it_works(folder: Path, tmp_path: Path, monkeyp
 
 
 def test_processes_share_the_cache(folder: Path, cache: Path) -> None:
-    code = (
-        f"import pathlib, tests.test_openvino_engine as t; print(t.prediction(pathlib.Path({str(folder)!r})).sum())"
-    )
+    call = f"t.prediction(pathlib.Path({str(folder)!r})).sum()"
+    code = f"import pathlib, tests.test_openvino_engine as t; print({call})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def one(_: int) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+EAGER = ("text_encoder", "unet_context", "unet", "vae_decoder")  # in the order of their use
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
 
@@ -33,24 +34,30 @@ def load(
     device: str = "auto",
     precision: str = "float32",
     loras: Sequence[tuple[Path, float]] = (),
+    networks: Sequence[str] = EAGER,
 ) -> OpenVINONetworks:
     """The networks of a checkpoint on the CPU, LoRA files merged in at their scales.
 
-    Returns at once: the first use waits for what is not ready.
+    Returns at once: `networks` load in the background, the others when they are first used.
     """
     core = ov.Core()
     if precision not in HINTS:
         raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
     if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"--precision {precision} is not supported by this processor; use float32")
-    return OpenVINONetworks(core, fetch(checkpoint), precision, loras)
+    return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks)
 
 
 class OpenVINONetworks:
     """`Networks` of one checkpoint. Sizes, batch and token counts are free at every call."""
 
     def __init__(
-        self, core: ov.Core, checkpoint: Checkpoint, precision: str, loras: Sequence[tuple[Path, float]]
+        self,
+        core: ov.Core,
+        checkpoint: Checkpoint,
+        precision: str,
+        loras: Sequence[tuple[Path, float]],
+        networks: Sequence[str],
     ) -> None:
         self._core, self._checkpoint, self._precision = core, checkpoint, precision
         names = {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
@@ -61,8 +68,13 @@ class OpenVINONetworks:
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
-        for name in ("text_encoder", "unet_context", "unet", "vae_decoder"):
+        for name in networks:
             self._start(name)
+
+    def wait(self, networks: Sequence[str] = EAGER) -> None:
+        """Return when these are ready."""
+        for name in networks:
+            self._model(name)
 
     def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
         """Token ids [B, T], mask [B, T] -> [B, T, width]."""
