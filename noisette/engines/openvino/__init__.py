@@ -10,6 +10,17 @@
 Nothing outside this package imports openvino, and nothing inside imports torch, diffusers or transformers.
 """
 
-from noisette.engines.openvino.engine import OpenVINONetworks, load
+import sys
+
+# openvino imports its model converter and that imports telemetry: over half of its import time, for nothing that
+# runs a model. It goes without them where they can't be imported; others who import them later still get them.
+_hidden = "openvino" not in sys.modules
+if _hidden:
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+
+from noisette.engines.openvino.engine import OpenVINONetworks, load  # noqa: E402
+
+if _hidden:
+    del sys.modules["openvino.tools.ovc"]
 
 __all__ = ["OpenVINONetworks", "load"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
-EAGER = ("text_encoder", "unet_context", "unet", "vae_decoder")  # in the order of their use
+EAGER = ("unet", "text_encoder", "unet_context", "vae_decoder")  # the slowest beside those used first
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
 
