@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
 NEEDS_MASK = ("strict_mask", "invert_mask")
 
@@ -262,7 +263,7 @@ def fit_inputs(
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
-    looks_like_a_place = any(mark in name for mark in "/\\.") or Path(name).exists()
+    looks_like_a_place = any(mark in name for mark in "/\\") or Path(name).exists() or Path(name).suffix in FILES
     if row is None and not looks_like_a_place:
         raise UserError(
             f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
