@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from noisette import __version__, record
+from noisette import __version__, names, record
 from noisette.reading import resolve
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write(plan: Plan, result: Result) -> record.Saved:
     """Saves a result under the next free name; with a strict mask the kept pixels are proved on the file."""
     steps = plan.recipe.num_inference_steps
     assert steps is not None
-    path = record.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps)
+    path = names.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps)
     strict = plan.recipe.strict_mask and plan.mask is not None
     return record.save(
         path,

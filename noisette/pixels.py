@@ -1,7 +1,7 @@
 """Pictures as bytes: fit, composite, and the way to and from a model. Nothing is converted in silence.
 
 A picture keeps its own mode and depth from the file it came from to the file it is written to, so that a kept
-pixel can be the same bytes. Reading stands in `reading`, masks in `masks`; both are found here too.
+pixel can be the same bytes. Reading stands in `reading`, masks in `masks`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from noisette.reading import Picture, Pixels
 if TYPE_CHECKING:
     from PIL import Image
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom
 Region = tuple[float, float, float, float]
 Array = TypeVar("Array", bound=NDArray[np.generic])
 
@@ -80,23 +79,6 @@ def pad_to(data: Array, width: int, height: int) -> Array:
     return np.pad(data, grow, mode="reflect")  # type: ignore[return-value]
 
 
-def pad_to_multiple(data: Array, multiple: int) -> tuple[Array, Box]:
-    """[H, W, ...] with both sides grown to multiples (see `pad_to`), and the box for `crop_back`."""
-    height, width = data.shape[:2]
-    return pad_to(data, -(-width // multiple) * multiple, -(-height // multiple) * multiple), (
-        0,
-        0,
-        width,
-        height,
-    )
-
-
-def crop_back(data: Array, box: Box) -> Array:
-    """The part of [H, W, ...] inside the box (left, top, right, bottom)."""
-    left, top, right, bottom = box
-    return data[top:bottom, left:right]  # type: ignore[return-value]
-
-
 def shown(picture: Picture) -> NDArray[np.float32]:
     """float32 [H, W, 3] in 0..255 as a model sees it.
 
@@ -116,11 +98,6 @@ def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Values in 0..255 to the nearest uint8, halves up."""
     whole: NDArray[np.uint8] = np.floor(values + 0.5).astype(np.uint8)
     return whole
-
-
-def rgb(picture: Picture) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] as a model sees it (see `shown`)."""
-    return rounded(shown(picture))
 
 
 def to_model(picture: Picture) -> NDArray[np.float32]:

@@ -18,27 +18,17 @@ from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
 from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.sizes import Size, size_for, written_size
 
 if TYPE_CHECKING:
     from noisette.masks import Mask
     from noisette.reading import Picture
 
 BUILTIN = Path(__file__).parent / "models"
-DEFAULT_SIDE = 512
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
 NEEDS_MASK = ("strict_mask", "invert_mask")
-
-
-@dataclass(frozen=True)
-class Size:
-    """What is written, and what the model composes on the way (pixels; canvas a multiple of the model's grid)."""
-
-    width: int
-    height: int
-    canvas_width: int
-    canvas_height: int
-    hires: bool
 
 
 @dataclass(frozen=True)
@@ -194,37 +184,6 @@ def without_effect(recipe: Recipe) -> list[str]:
     return found
 
 
-def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
-    """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
-    width, height = recipe.img_w, recipe.img_h
-    if base is None:
-        side = max(DEFAULT_SIDE, native_side)
-        return width or side, height or side
-    if width is None and height is None:
-        return base
-    if width is None and height is not None:
-        return max(8, round(base[0] * height / base[1] / 8) * 8), height
-    if height is None and width is not None:
-        return width, max(8, round(base[1] * width / base[0] / 8) * 8)
-    assert width is not None
-    assert height is not None
-    return width, height
-
-
-def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: float | None) -> Size:
-    """What the model composes for a picture of width x height.
-
-    Within the model's reach: the same size, up to the next multiple of `grid`. Beyond it (both sides over
-    `native_side`, or an aspect over `max_aspect`; DESIGN's hires rule): native area in the asked aspect.
-    """
-    aspect = max(width, height) / min(width, height)
-    hires = min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect)
-    scale = native_side / math.sqrt(width * height) if hires else 1.0
-    nearest = round if hires else math.ceil
-    across, down = (max(1, nearest(side * scale / grid)) * grid for side in (width, height))
-    return Size(width, height, across, down, hires)
-
-
 def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
     from noisette.engines import INSTALL, installed
@@ -304,7 +263,7 @@ def fit_inputs(
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
-    looks_like_a_place = any(mark in name for mark in "/\\.") or Path(name).exists()
+    looks_like_a_place = any(mark in name for mark in "/\\") or Path(name).exists() or Path(name).suffix in FILES
     if row is None and not looks_like_a_place:
         raise UserError(
             f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
@@ -343,7 +302,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if min(width, height) < checkpoint.native_side:
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
-        from noisette.record import check_writable
+        from noisette.names import check_writable
 
         checkpoint = checkpoints.fetch(checkpoint)
         check_writable(out)

@@ -116,13 +116,6 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} is damaged or cut short: {error}") from None
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) as seen, EXIF orientation applied; reads the header only. Raises UserError."""
-    with opened(path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
-        return (image.height, image.width) if turned else (image.width, image.height)
-
-
 def read(path: Path) -> Picture:
     """A picture with its mode, depth and profile, upright. Raises UserError for what is none, or can't be."""
     from PIL import ImageOps

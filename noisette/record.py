@@ -1,6 +1,6 @@
 """Results on disk: written whole or not at all, then read back and proved.
 
-Names stand in `names`, what a file says of itself in `metadata`; both are found here too.
+Names stand in `names`, what a file says of itself in `metadata`.
 """
 
 from __future__ import annotations
@@ -16,39 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
-from noisette.metadata import parameters_text, png_info, read_metadata
-from noisette.names import (
-    cannot_write,
-    check_writable,
-    part_of,
-    preview,
-    publish,
-    release,
-    reserve,
-    slug,
-)
+from noisette.metadata import png_info, read_metadata
+from noisette.names import cannot_write, part_of, publish, release
 from noisette.reading import Picture, read, resolve
 from noisette.recipe import Recipe, from_mapping
-
-__all__ = [
-    "Kept",
-    "Saved",
-    "check_kept",
-    "check_writable",
-    "describe",
-    "file_hash",
-    "kept_in",
-    "parameters_text",
-    "pixel_hash",
-    "preview",
-    "publish",
-    "read_metadata",
-    "read_recipe",
-    "release",
-    "reserve",
-    "save",
-    "slug",
-]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from noisette import engines, record
 from noisette.errors import UserError
 from noisette.generate import generate
+from noisette.metadata import read_metadata
 from noisette.output import versions
 from noisette.plan import plan
 from noisette.reading import Picture, read, resolve
@@ -42,7 +43,7 @@ class Verdict:
 def verify_file(path: Path, engine: str | None = None) -> Verdict:
     """Makes the file's picture again, on its own engine or the named one. Raises UserError if it has no recipe."""
     path = resolve(str(path))
-    claims = record.read_metadata(path)
+    claims = read_metadata(path)
     if "provenance" not in claims:
         raise UserError(f"{path} was not made by noisette: it can be made again with --from, but not verified")
     written = read(path)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from noisette import engines
 from noisette.generate import generate
 from noisette.plan import Plan, plan
 from noisette.recipe import Recipe
+from tests import tiny
 
 SIDE = 64
 

@@ -12,7 +12,7 @@ LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "e
 LAYERS = (  # each may import those before it
     {"errors"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
-    {"ldm_configs", "schedules", "noise", "mapped", "reading", "names"},
+    {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora"},
     {"pixels", "record", "families"},
     {"engines", "modes", "plan"},

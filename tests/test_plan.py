@@ -10,8 +10,9 @@ from PIL import Image
 
 from noisette.catalog import FAMILIES
 from noisette.errors import UserError
-from noisette.plan import mode_of, plan, size_for, written_size
+from noisette.plan import mode_of, plan
 from noisette.recipe import SAMPLERS, SCHEDULES, Recipe, check, from_mapping, parse_seeds
+from noisette.sizes import size_for, written_size
 
 
 @pytest.mark.parametrize(

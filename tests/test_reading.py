@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 
 from noisette import reading
 from noisette.errors import UserError
-from noisette.reading import read, resolve, size_of
+from noisette.reading import read, resolve
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -162,7 +162,6 @@ def test_orientation_is_applied_once_and_gone(tmp_path: Path, orientation: int) 
     turns |= {6: np.rot90(data, -1), 7: data[::-1, ::-1].T, 8: np.rot90(data)}
     picture = read(tmp_path / "a.png")
     assert np.array_equal(picture.data[..., 0], turns[orientation])
-    assert size_of(tmp_path / "a.png") == picture.size
     kept = Image.Exif()
     kept.load(picture.info["exif"])
     assert dict(kept) == {0x010E: "described"}
@@ -201,8 +200,6 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, recwarn: pytest.Warni
         with pytest.raises(UserError, match="cut short" if side < 10_000 else "at most 100,000,000 pixels|too many"):
             read(path)
     assert not list(recwarn)
-    with pytest.raises(UserError, match="too many"):
-        size_of(path)
 
 
 @settings(max_examples=100, deadline=None)
@@ -216,9 +213,8 @@ def test_damage_is_a_user_error_or_no_error(tmp_path_factory: pytest.TempPathFac
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=6)):
         damaged[place] = data.draw(st.integers(0, 255))
     path = written(tmp_path_factory.getbasetemp() / "damaged", bytes(damaged))
-    for function in (read, size_of):
-        with contextlib.suppress(UserError):
-            function(path)
+    with contextlib.suppress(UserError):
+        read(path)
 
 
 def test_a_cameras_picture_with_a_helper_is_the_picture(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
 
-STEPS = ("data", "autoencoder", "denoiser", "export")
+STEPS = ("data", "autoencoder", "denoiser", "export", "sheet")
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         import torch
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
-    from noisette.train import autoencoder, data, denoiser, export
+    from noisette.train import autoencoder, data, denoiser, export, sheet
     from noisette.train.config import read_config
 
     torch.set_flush_denormal(True)
@@ -49,6 +49,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             autoencoder.train(folder, config)
         elif step == "denoiser":
             denoiser.train(folder, config)
-        else:
+        elif step == "export":
             export.export(folder, config, values.to)
+        else:
+            sheet.draw(values.to, config, folder / "sheet.png")
     return 0
