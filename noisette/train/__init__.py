@@ -4,7 +4,8 @@ config.toml     everything that decides the weights
 data.py         packages -> pictures, captions, text states
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
-export.py       the diffusers folder
+export.py       the diffusers folder, with card.md
+sheet.py        what it draws
 checkpoint.py   runs that survive `kill -9`
 """
 

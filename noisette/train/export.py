@@ -16,6 +16,7 @@ from noisette.train import autoencoder, denoiser
 from noisette.train.config import Config
 from noisette.train.text import model_folder
 
+CARD = Path(__file__).parent / "card.md"
 LOGVAR = -30.0  # diffusers' lower clamp: a posterior without spread
 
 
@@ -60,6 +61,7 @@ def export(folder: Path, config: Config, target: Path) -> None:
     )
     scheduler.save_pretrained(part / "scheduler")
     write(part / "model_index.json", INDEX)
+    shutil.copy(CARD, part / "README.md")
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     for weights in target.rglob("*.safetensors"):
