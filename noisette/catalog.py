@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SD_SAMPLERS = (
-    "euler",
-    "ddim",
-    "euler_ancestral",
-    "heun",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_sde",
-    "unipc",
-    "lcm",
-)
+from noisette.recipe import SAMPLERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -51,18 +41,8 @@ FAMILIES = {
         Family(
             "stable-diffusion",
             "noisette.families.stable_diffusion",
-            samplers=SD_SAMPLERS,
-            schedules=(
-                "model",
-                "leading",
-                "trailing",
-                "linspace",
-                "karras",
-                "exponential",
-                "simple",
-                "beta",
-                "sgm_uniform",
-            ),
+            samplers=SAMPLERS,
+            schedules=SCHEDULES,
             engines=("openvino", "torch"),
             steps=25,
             guidance_scale=7.5,
