@@ -190,9 +190,10 @@ def run(command: str, argv: Sequence[str]) -> int:
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
     }  # fmt: skip
-    prog = Path(sys.argv[0]).name
+    script = Path(sys.argv[0]).name
+    prog = script if script == f"{command}.py" else f"noisette {command}"
     try:
-        return functions[command](argv, prog if prog == f"{command}.py" else f"noisette {command}")
+        return functions[command](argv, prog)
     except UserError as error:
         print(f"{prog}: {error}".replace("\n", " "), file=sys.stderr)
         return 2

@@ -68,7 +68,7 @@ def resolve(path: str) -> Path:
         for candidate in (Path(path), slashed):
             if candidate.is_file():
                 return candidate
-        if slashed.is_dir():
+        if path and slashed.is_dir():
             raise UserError(f"{path!r} is a folder: name a picture in it")
         names = [p.name for p in slashed.parent.iterdir()] if slashed.parent.is_dir() else []
     except OSError as error:

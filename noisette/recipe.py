@@ -70,7 +70,7 @@ class Recipe:
     img_h: int = flag(
         None, "height in pixels, a multiple of 8", aliases=("height", "H"), low=8, high=MAX_SIDE, multiple=8
     )
-    fit: str = flag(None, "how a base of another shape meets the size: crop, pad or stretch", choices=FITS)
+    fit: str = flag(None, "how a base of another shape meets the size", choices=FITS)
     num_inference_steps: int = flag(None, "denoising steps", aliases=("steps",), low=1, high=1000)
     guidance_scale: float = flag(None, "classifier-free guidance; 1 is none", low=0.0, high=100.0)
     guidance_rescale: float = flag(0.0, "0..1, against over-exposure at high guidance", low=0.0, high=1.0)
@@ -149,7 +149,7 @@ def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
     """' (did you mean X?)' for the word that looks most alike, or nothing."""
     import difflib
 
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -149,6 +149,7 @@ def read_recipe(path: str) -> Recipe:
 
 def describe(path: Path) -> dict[str, Any]:
     """What a picture says of itself, and what its pixels are. Raises UserError."""
+    path = resolve(str(path))
     picture = read(path)
     return {
         "file": str(path),

@@ -115,6 +115,8 @@ MISTAKES = {
     "--steps 2.5": "whole number",
     "--base_img base.png --strength 0.1 --steps 5": "less than one step",
     "--model noisette-2": "did you mean 'noisette-1'",
+    "--model=": "--model '' is unknown",
+    "--base_img=": "not there",
     "--model nobody.safetensors": "no model",
     "--model old.ckpt": "pickle",
     "--model torn.safetensors": "torn.safetensors",
@@ -161,6 +163,12 @@ def test_strict_mask_false_is_false(folder: Path, capsys: pytest.CaptureFixture[
         run("image", ["--prompt", "a", "--base_img", BASE, "--mask_img", MASK, "--strict_mask", "False", *FAST]) == 0
     )
     assert "kept pixels" not in capsys.readouterr().out
+
+
+def test_a_missing_file_is_said_to_be_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("inspect", "verify"):
+        assert main([command, "nowhere.png"]) == 2
+        assert capsys.readouterr().err == f"noisette {command}: 'nowhere.png' is not there\n"
 
 
 def test_unknown_commands_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
