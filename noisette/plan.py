@@ -263,7 +263,8 @@ def fit_inputs(
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
-    looks_like_a_place = any(mark in name for mark in "/\\") or (name and Path(name).exists()) or Path(name).suffix in FILES
+    is_there = name != "" and Path(name).exists()
+    looks_like_a_place = is_there or "/" in name or "\\" in name or Path(name).suffix in FILES
     if row is None and not looks_like_a_place:
         raise UserError(
             f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
