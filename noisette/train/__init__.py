@@ -2,10 +2,11 @@
 
 config.toml     everything that decides the weights
 data.py         packages -> pictures, captions, text states
+examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
 export.py       the diffusers folder, with card.md
-sheet.py        what it draws
+sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
 """
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         elif step == "autoencoder":
             autoencoder.train(folder, config)
         elif step == "denoiser":
-            denoiser.train(folder, config)
+            denoiser.train(folder, config, sheet.while_training(folder, config))
         elif step == "export":
             export.export(folder, config, values.to)
         else:
