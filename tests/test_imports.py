@@ -15,9 +15,10 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora"},
     {"pixels", "record", "families"},
-    {"engines", "modes", "plan"},
+    {"engines", "modes", "plan", "upscaling"},
     {"generate", "output"},
     {"verify"},
+    {"judge"},
     {"cli", "train"},
     {"__main__"},
 )  # fmt: skip
