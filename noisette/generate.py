@@ -2,31 +2,27 @@
 
 Every mode is the same loop (see modes.py): text2img starts from pure noise, img2img part-way from the noised
 base; inpainting also holds the known region; variation meets the base's own noise. A batch is a stack of
-independent pictures: each has a noise stream of its own.
+independent pictures: each has a noise stream of its own. An edit runs once for each of its windows (see
+windows.py), which never overlap, and goes on with the stream.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from noisette import pixels
+from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
 from noisette.noise import Noise
 from noisette.reading import Picture
 from noisette.sampling import SAMPLERS
 
 if TYPE_CHECKING:
-    from noisette.engines import Array, Networks
+    from noisette.engines import Networks
     from noisette.plan import Plan
-
-NOTHING = np.zeros((0, 3, 0, 0), np.float32)
-SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless it is strict
 
 
 @dataclass(frozen=True)
@@ -44,29 +40,25 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
-    base, mask = on_canvas(plan)
+    inputs = [on_canvas(plan, window) for window in plan.windows]
 
     for seeds in batches(plan.seeds, recipe.batch_size):
         began = time.perf_counter()
         streams = [Noise(seed) for seed in seeds]
-        job = Job(
-            model,
-            prompt,
-            recipe,
-            streams,
-            seeds,
-            plan.size.canvas_width,
-            plan.size.canvas_height,
-            base,
-            mask,
-            progress,
-        )
-        start = MODES[plan.mode](job)
-        x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
-        images = model.decode(start.end(x))
-        seconds = (time.perf_counter() - began) / len(seeds)
-        for seed, image in zip(seeds, images, strict=False):
-            yield Result(seed, finish(plan, image), seconds, {**start.facts, **said_of(prompt)})
+        painted, facts = [], said_of(prompt)
+        for window, (base, mask) in zip(plan.windows, inputs, strict=True):
+            canvas = window.size.canvas_width, window.size.canvas_height
+            job = Job(model, prompt, recipe, streams, seeds, *canvas, base, mask, progress)
+            start = MODES[plan.mode](job)
+            x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
+            painted.append(model.decode(start.end(x)))
+            facts |= start.facts
+        spent = time.perf_counter() - began
+        for i, seed in enumerate(seeds):
+            began = time.perf_counter()
+            picture, said = finish(plan, [images[i] for images in painted])
+            seconds = spent / len(seeds) + time.perf_counter() - began
+            yield Result(seed, picture, seconds, {**facts, **said})
 
 
 def said_of(prompt: Any) -> dict[str, Any]:
@@ -79,42 +71,3 @@ def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
     """The seeds, `size` at a time."""
     for first in range(0, len(seeds), size):
         yield seeds[first : first + size]
-
-
-def on_canvas(plan: Plan) -> tuple[Array, Array]:
-    """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W] of 0 and 1 at the size the model composes.
-
-    Within the model's reach they are padded by repeating the edge; beyond it they are brought to the canvas, and
-    a pixel of the mask is white there when any of what it stands for is.
-    """
-    if plan.base is None:
-        return NOTHING, NOTHING
-    width, height, hires = plan.size.canvas_width, plan.size.canvas_height, plan.size.hires
-    if hires:
-        base = pixels.fit(plan.base, width, height, "stretch")
-    else:
-        base = replace(plan.base, data=pixels.pad_to(plan.base.data, width, height))
-    if plan.mask is None:
-        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
-    bring = pixels.shrink_mask if hires else pixels.pad_to
-    return pixels.to_model(base), bring(plan.mask.repaint, width, height)[None, None].astype(np.float32)
-
-
-def finish(plan: Plan, image: Array) -> Picture:
-    """Pixels [3, H, W] of the canvas to the picture that is written; the mask is the last thing that happens."""
-    size = plan.size
-    painted = pixels.from_model(image)
-    if not size.hires:
-        painted = painted[: size.height, : size.width]
-    elif plan.base is None:
-        painted = pixels.fit(Picture(painted), size.width, size.height, "crop").data
-    else:
-        painted = pixels.resize(painted, size.width, size.height)
-    if plan.base is None:
-        return Picture(painted)
-    if plan.mask is None:
-        return Picture(painted, info=plan.base.info)
-    if plan.recipe.strict_mask:
-        return pixels.composite(plan.base, painted, plan.mask.repaint)
-    weight = pixels.soften(plan.mask.repaint, SEAM * size.width / size.canvas_width)
-    return pixels.composite(plan.base, pixels.blend(plan.base, painted, weight), weight > 0)

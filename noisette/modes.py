@@ -46,7 +46,7 @@ class Job:
     width: int
     height: int
     base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
-    mask: Array  # [1, 1, H, W], 1 is repainted; all of it where no mask is given
+    mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
 
     def draw(self) -> Array:

@@ -18,7 +18,7 @@ from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
 from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, size_for, written_size
+from noisette.sizes import Size, Window, size_for, written_size
 
 if TYPE_CHECKING:
     from noisette.masks import Mask
@@ -28,7 +28,7 @@ BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
 FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
-NEEDS_MASK = ("strict_mask", "invert_mask")
+NEEDS_MASK = ("strict_mask", "invert_mask", "crop")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Plan:
     out: Path
     base: Picture | None
     mask: Mask | None
+    windows: tuple[Window, ...]
     loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
 
@@ -60,7 +61,17 @@ class Plan:
     @property
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
-        return self.steps * len(self.seeds) * (2 if self.mode == "variation" else 1)
+        return self.steps * len(self.seeds) * len(self.windows) * (2 if self.mode == "variation" else 1)
+
+    @property
+    def exact(self) -> bool:
+        """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
+        return self.mask is not None and (self.recipe.strict_mask or self.mode == "variation")
+
+    @property
+    def cropped(self) -> bool:
+        """Whether only windows around the mask are composed."""
+        return self.mask is not None and any(window.size != self.size for window in self.windows)
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
@@ -81,6 +92,7 @@ class Plan:
             "size": [self.size.width, self.size.height],
             "canvas": [self.size.canvas_width, self.size.canvas_height],
             "hires": self.size.hires,
+            "windows": [window.describe() for window in self.windows],
             "sampler": recipe.sampler,
             "schedule": recipe.schedule,
             "num_inference_steps": recipe.num_inference_steps,
@@ -100,12 +112,14 @@ class Plan:
         """The plan for a person, a line a fact."""
         facts = self.describe()
         width, height = facts["size"]
-        composed = "" if facts["size"] == facts["canvas"] else " (composed at {}x{})".format(*facts["canvas"])
+        same = self.cropped or facts["size"] == facts["canvas"]
+        composed = "" if same else " (composed at {}x{})".format(*facts["canvas"])
         rows = {
             "model": f"{facts['model']} ({facts['family']})",
             "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
             "task": facts["mode"],
             "size": f"{width}x{height}{composed}",
+            **({"crop": self.windows_text()} if self.mask is not None else {}),
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
@@ -113,6 +127,15 @@ class Plan:
             "downloads": ", ".join(facts["downloads"]) or "nothing",
         }
         return "\n".join(f"{name:10} {value}" for name, value in rows.items())
+
+    def windows_text(self) -> str:
+        """Which parts of the picture are composed."""
+        if not self.cropped:
+            return f"{self.recipe.crop}: the whole picture"
+        parts = ("{2}x{3} at {0},{1}".format(*w.describe()["box"]) for w in self.windows)
+        canvases = ("{}x{}".format(*w.describe()["canvas"]) for w in self.windows)
+        pairs = zip(parts, canvases, strict=True)
+        return f"{self.recipe.crop}: " + ", ".join(f"{part} composed at {canvas}" for part, canvas in pairs)
 
 
 def mode_of(recipe: Recipe) -> str:
@@ -123,7 +146,7 @@ def mode_of(recipe: Recipe) -> str:
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
     for name in NEEDS_MASK:
         if getattr(recipe, name) and recipe.mask_img is None:
-            raise UserError(f"--{name} True needs --base_img and --mask_img")
+            raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
     if recipe.variation:
         return "variation"
     if recipe.mask_img is not None:
@@ -139,6 +162,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
+        "crop": None if recipe.mask_img is None else "auto",
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
@@ -153,6 +177,10 @@ def check_together(recipe: Recipe, mode: str, family: Family) -> None:
     steps, strength = recipe.num_inference_steps, recipe.strength
     assert steps is not None
     assert recipe.guidance_scale is not None
+    if recipe.crop is not None:
+        from noisette.windows import check_crop
+
+        check_crop(recipe.crop)
     if mode in ("img2img", "inpainting") and strength is not None and int(steps * strength) < 1:
         raise UserError(
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
@@ -260,6 +288,16 @@ def fit_inputs(
     return fitted, mask, notes
 
 
+def windows_of(mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint) -> tuple[Window, ...]:
+    """What is composed: the whole picture, or with --crop windows around what the mask repaints."""
+    if mask is None:
+        return (Window(0, 0, size),)
+    from noisette.windows import windows_for
+
+    assert recipe.crop is not None
+    return windows_for(mask.repaint, recipe.crop, size, checkpoint.native_side, checkpoint.vae_scale_factor)
+
+
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
@@ -300,7 +338,8 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
     base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
-    if min(width, height) < checkpoint.native_side:
+    windows = windows_of(repaint, recipe, size, checkpoint)
+    if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
         from noisette.names import check_writable
@@ -320,6 +359,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         out,
         base,
         repaint,
+        windows,
         loras,
         (*idle, *fit_notes, *notes),
     )

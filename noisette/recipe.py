@@ -63,6 +63,7 @@ class Recipe:
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
     invert_mask: bool = flag(False, "black is repainted, white is kept")
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
+    crop: str = flag(None, "auto, off or pixels of context: compose only what is masked, at the model's native size")
     variation: bool = flag(False, "another version of the base picture")
     img_w: int = flag(
         None, "width in pixels, a multiple of 8", aliases=("width", "W"), low=8, high=MAX_SIDE, multiple=8

@@ -21,6 +21,27 @@ class Size:
     hires: bool
 
 
+@dataclass(frozen=True)
+class Window:
+    """A part of the written picture, at (left, top), and the canvas it is composed on."""
+
+    left: int
+    top: int
+    size: Size
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns, to index [H, W, ...] arrays of the written picture."""
+        size = self.size
+        return slice(self.top, self.top + size.height), slice(self.left, self.left + size.width)
+
+    def describe(self) -> dict[str, list[int]]:
+        """As JSON values: `box` [left, top, width, height] of the picture, `canvas` [width, height]."""
+        size = self.size
+        box = [self.left, self.top, size.width, size.height]
+        return {"box": box, "canvas": [size.canvas_width, size.canvas_height]}
+
+
 def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
     """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
     width, height = recipe.img_w, recipe.img_h
@@ -43,8 +64,14 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
     `native_side`, or an aspect over `max_aspect`; DESIGN's hires rule): native area in the asked aspect.
     """
     aspect = max(width, height) / min(width, height)
-    hires = min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect)
-    scale = native_side / math.sqrt(width * height) if hires else 1.0
-    nearest = round if hires else math.ceil
-    across, down = (max(1, nearest(side * scale / grid)) * grid for side in (width, height))
-    return Size(width, height, across, down, hires)
+    if min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect):
+        return native_area(width, height, native_side, grid)
+    across, down = (math.ceil(side / grid) * grid for side in (width, height))
+    return Size(width, height, across, down, hires=False)
+
+
+def native_area(width: int, height: int, native_side: int, grid: int) -> Size:
+    """width x height, composed at the model's native area in that aspect and scaled from there."""
+    scale = native_side / math.sqrt(width * height)
+    across, down = (max(1, round(side * scale / grid)) * grid for side in (width, height))
+    return Size(width, height, across, down, hires=True)
