@@ -120,7 +120,7 @@ class TorchNetworks:
         return out(self.text(torch.from_numpy(ids).to(self.device), attention_mask=mask)[0])
 
     @torch.inference_mode()
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
         time = torch.tensor(timestep, dtype=torch.float32, device=self.device)
         inputs = self._in(sample).contiguous(memory_format=torch.channels_last)
         return out(self.unet(inputs, time, encoder_hidden_states=self._in(context), return_dict=False)[0])
