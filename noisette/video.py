@@ -49,7 +49,11 @@ class ClipJob(Job):
         """
         channels, height, width = self.model.latent_shape(self.width, self.height)
         frames = self.clip.num_frames
-        if self.clip.tied and len(self.streams) == 1:
+        still = len(self.streams) == 1
+        if self.clip.tied and still and self.clip.base is not None:  # a clip's noise is drawn frame by frame there
+            noise = self.streams[0].normal((1, frames, channels, height, width))
+            return np.ascontiguousarray(noise.swapaxes(1, 2))
+        if self.clip.tied and still:
             return self.streams[0].normal((1, channels, frames, height, width))
         stations = np.stack([stream.normal((channels, height, width)) for stream in self.streams])
         stops = even_stops(len(stations), frames, self.recipe.loop)

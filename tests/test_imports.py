@@ -15,10 +15,11 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs"},
     {"pixels", "record", "families", "stamps"},
-    {"engines", "modes", "plan", "clip_record"},
+    {"engines", "modes", "plan", "clip_record", "upscaling"},
     {"generate", "output"},
     {"video"},
     {"verify"},
+    {"judge"},
     {"cli", "train"},
     {"__main__"},
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from noisette.train import wavelet
 from noisette.train.checkpoint import Run
+from noisette.train.compose import on_colour, on_white
 from noisette.train.config import Config
+from noisette.train.data import read_pictures
 
 
 def build(config: Config) -> AutoencoderKL:
@@ -67,26 +70,28 @@ def train(folder: Path, config: Config) -> None:
     )
     run = Run(folder, "autoencoder", network, optimizer, ema=0.99)
     run.resume()
-    pictures = np.load(folder / "pictures.npy")
-    held_out, seen = split(pictures, settings["held_out"])
-    for done in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"], settings["batch"]):
+    entries, pictures = read_pictures(folder)
+    held_out = np.array([entry["held_out"] for entry in entries])
+    ends = np.cumsum(settings["minutes"]).tolist()
+    for minutes in run.steps(ends[-1], log["checkpoint_minutes"], log["every"]):
+        stage = bisect.bisect(ends, minutes)
         for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / 30) * max(0.02, 1 - done)
-        batch = seen[run.rng.integers(0, len(seen), settings["batch"])]
-        mirrored = run.rng.random(len(batch)) < 0.5
-        batch[mirrored] = batch[mirrored][:, :, ::-1]
-        pixels = to_pixels(batch)
+            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / 30) * max(0.02, 1 - minutes / ends[-1])
+        rows = run.rng.choice(np.flatnonzero(~held_out), settings["batch"][stage])
+        pixels = to_pixels(draw(pictures[rows], settings["coloured"], run.rng))
+        pixels = F.interpolate(pixels, (settings["sides"][stage],) * 2, mode="area")
         latents = encode(network, pixels)
         spread = latents.detach().std((0, 2, 3), keepdim=True)
         noisy = latents + settings["noise"] * spread * torch.randn(latents.shape)
-        run.update(loss_of(network.decode(noisy).sample - pixels, latents))
-    print(f"autoencoder: {psnr(run.averaged(), held_out):.2f} dB on {len(held_out)} held-out pictures", flush=True)
+        run.update(loss_of(network.decode(noisy).sample - pixels, latents), len(rows))
+    test = np.stack([on_white(picture) for picture in pictures[held_out]])
+    print(f"autoencoder: {psnr(run.averaged(), test):.2f} dB on {len(test)} held-out pictures", flush=True)
 
 
-def split(pictures: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` pictures that training doesn't see, and the rest."""
-    order = np.random.default_rng(1).permutation(len(pictures))
-    return pictures[order[:count]], pictures[order[count:]]
+def draw(cut_outs: np.ndarray, coloured: float, rng: np.random.Generator) -> np.ndarray:
+    """A batch uint8 [B, side, side, 3]: half of the cut-outs mirrored, a share of them on a colour."""
+    turned = [cut_out[:, ::-1] if rng.random() < 0.5 else cut_out for cut_out in cut_outs]
+    return np.stack([on_colour(c, rng) if rng.random() < coloured else on_white(c) for c in turned])
 
 
 @torch.inference_mode()
