@@ -122,7 +122,7 @@ def pyramid(unknown: Bools) -> list[Grid]:
     while min(unknown.shape) > 2 and unknown.any():
         height, width = (-(-side // 2) for side in unknown.shape)
         padded = np.pad(unknown, ((0, 2 * height - unknown.shape[0]), (0, 2 * width - unknown.shape[1])), mode="edge")
-        unknown = padded.reshape(height, 2, width, 2).all(axis=(1, 3))
+        unknown = np.asarray(padded.reshape(height, 2, width, 2).all(axis=(1, 3)))
         grids.append(Grid(unknown))
     return grids
 
