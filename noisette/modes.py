@@ -89,11 +89,16 @@ def latent_mask(mask: Array, shape: tuple[int, ...]) -> Array:
     return cells.max(axis=(3, 5))
 
 
-def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callback:
-    """After step i the black part of the mask becomes `known(i)`, the base at that level (RePaint without jumps)."""
+def hold(known: Callable[[int], Array], mask: Array, steps: int, count: Callback) -> Callback:
+    """After step i what the mask holds by then becomes `known(i)`, the base at that level.
+
+    Black is always held (RePaint without jumps); a cell of strength s is let go for the last share s of the
+    steps (differential diffusion, Levin and Fried 2023, algorithm 1), white from the first.
+    """
 
     def callback(i: int, x: Array, x0: Array) -> Array:
-        return count(i, mask * x + (1 - mask) * known(i), x0)
+        free = (mask > 0) & (mask >= 1 - (i + 1) / steps)
+        return count(i, np.where(free, x, known(i)), x0)
 
     return callback
 
@@ -125,13 +130,16 @@ def held(job: Job, levels: list[Level]) -> Start:
     """Inpainting with any model: the known region is put back after each step."""
     latents = job.model.encode_image(job.base, job.streams)
     noise = job.draw()
-    x = pure_noise(levels[0], noise) if job.recipe.strength == 1.0 else noised(latents, levels[0], noise)
+    mask = latent_mask(job.mask, latents.shape)
+    x = noised(latents, levels[0], noise)
+    if job.recipe.strength == 1.0:  # a grey cell is let go later, and is the base until then
+        x = np.where((mask > 0) & (mask < 1), x, pure_noise(levels[0], noise))
 
     def known(i: int) -> Array:
         """The base after step i; after the last itself, also where levels end short of clean (ddim, SD 1)."""
         return latents if i + 2 == len(levels) else noised(latents, levels[i + 1], noise)
 
-    callback = hold(known, latent_mask(job.mask, x.shape), job.count)
+    callback = hold(known, mask, len(levels) - 1, job.count)
     return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"method": "latents held"})
 
 
@@ -165,7 +173,7 @@ def variation(job: Job) -> Start:
 
     x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
     steps = iter(own)
-    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
+    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), len(levels) - 1, job.count)
     return Start(
         denoise,
         x,

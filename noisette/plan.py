@@ -17,7 +17,7 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
-from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, size_for, written_size
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
 FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
-NEEDS_MASK = ("strict_mask", "invert_mask", "crop")
+NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match", "crop")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class Plan:
     @property
     def exact(self) -> bool:
         """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
-        return self.mask is not None and (self.recipe.strict_mask or self.mode == "variation")
+        recipe = self.recipe
+        inward = recipe.feather is not None or recipe.soft_mask or recipe.blend == "poisson"
+        return self.mask is not None and (recipe.strict_mask or inward or self.mode == "variation")
 
     @property
     def cropped(self) -> bool:
@@ -145,7 +147,7 @@ def mode_of(recipe: Recipe) -> str:
             if getattr(recipe, name) not in (None, False):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
     for name in NEEDS_MASK:
-        if getattr(recipe, name) and recipe.mask_img is None:
+        if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
     if recipe.variation:
         return "variation"
@@ -172,7 +174,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
     return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
 
 
-def check_together(recipe: Recipe, mode: str, family: Family) -> None:
+def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkpoint) -> None:
     """What fields mean beside each other. Raises UserError."""
     steps, strength = recipe.num_inference_steps, recipe.strength
     assert steps is not None
@@ -192,6 +194,8 @@ def check_together(recipe: Recipe, mode: str, family: Family) -> None:
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
+    if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
+        raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
     if recipe.guidance_start > recipe.guidance_end:
         raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
 
@@ -260,7 +264,7 @@ def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]
     base = reading.read(reading.resolve(recipe.base_img))
     if recipe.mask_img is None:
         return base, None, []
-    mask = masks.read_mask(reading.resolve(recipe.mask_img))
+    mask = replace(masks.read_mask(reading.resolve(recipe.mask_img)), soft=recipe.soft_mask)
     if recipe.invert_mask:
         mask = mask.inverted()
     if recipe.fit is None:
@@ -326,7 +330,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find_model(recipe.model)
     recipe = fill(recipe, mode, family, defaults)
-    check_together(recipe, mode, family)
+    check_together(recipe, mode, family, checkpoint)
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])

@@ -36,6 +36,7 @@ SCHEDULES = (
     "beta",
     "sgm_uniform",
 )
+BLENDS = ("alpha", "poisson")
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -63,6 +64,10 @@ class Recipe:
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
     invert_mask: bool = flag(False, "black is repainted, white is kept")
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
+    soft_mask: bool = flag(False, "the mask's grey says how much each pixel may change; only black is kept")
+    feather: int = flag(None, "pixels over which paint fades in, inside the white; outside is exact", low=0, high=256)
+    blend: str = flag("alpha", "how paint meets the base", choices=BLENDS)
+    color_match: bool = flag(True, "shift the paint's colours by what the model got wrong around the mask")
     crop: str = flag(None, "auto, off or pixels of context: compose only what is masked, at the model's native size")
     variation: bool = flag(False, "another version of the base picture")
     img_w: int = flag(
