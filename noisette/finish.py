@@ -67,7 +67,7 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
         result = edited(plan, window, base, painted + shift)
         data[window.place] = result.data
         shifts.append([round(float(value), 1) for value in shift])
-        steps.append(seam(base, painted, result, repaint))
+        steps.append(seam(plan, base, painted, result, repaint))
     facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
     return replace(plan.base, data=data), facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
@@ -105,9 +105,11 @@ def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Pictur
     return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
 
 
-def seam(base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
+def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
     """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
     untouched = pixels.shown(base)
     pasted = np.where(repaint[..., None], painted, untouched)
     pictures = {"untouched": untouched, "pasted": pasted, "written": pixels.shown(result)}
+    if plan.recipe.outpaint is not None:
+        del pictures["untouched"]  # there was nothing beyond the edge
     return {name: seams.steps_across(picture, repaint) for name, picture in pictures.items()}

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 FILES = (".safetensors", *checkpoints.PICKLES)
-NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
-NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match", "crop")
+NEEDS_BASE = ("mask_img", "outpaint", "variation", "strength", "fit")
+NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
+NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Plan:
         """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
         recipe = self.recipe
         inward = recipe.feather is not None or recipe.soft_mask or recipe.blend == "poisson"
-        return self.mask is not None and (recipe.strict_mask or inward or self.mode == "variation")
+        asked = recipe.strict_mask or recipe.outpaint is not None or inward
+        return self.mask is not None and (asked or self.mode == "variation")
 
     @property
     def cropped(self) -> bool:
@@ -146,12 +149,16 @@ def mode_of(recipe: Recipe) -> str:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    for name in NEEDS_MASK:
+    masked = recipe.mask_img is not None or recipe.outpaint is not None
+    for name in (*NEEDS_MASK_IMG, *(() if masked else NEEDS_MASK)):
         if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
+    for name in SETTLED_BY_OUTPAINT:
+        if recipe.outpaint is not None and getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(f"--{name} {getattr(recipe, name)} does not go with --outpaint {recipe.outpaint}")
     if recipe.variation:
         return "variation"
-    if recipe.mask_img is not None:
+    if masked:
         return "inpainting"
     return "text2img" if recipe.base_img is None else "img2img"
 
@@ -164,7 +171,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
-        "crop": None if recipe.mask_img is None else "auto",
+        "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
@@ -255,41 +262,24 @@ def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     return tuple(found)
 
 
-def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
-    """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
+def read(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
+    """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None:
         return None, None, []
-    from noisette import masks, reading
+    from noisette.inputs import read_inputs
 
-    base = reading.read(reading.resolve(recipe.base_img))
-    if recipe.mask_img is None:
-        return base, None, []
-    mask = replace(masks.read_mask(reading.resolve(recipe.mask_img)), soft=recipe.soft_mask)
-    if recipe.invert_mask:
-        mask = mask.inverted()
-    if recipe.fit is None:
-        masks.check_same_size(base, mask)
-    return base, mask, masks.lint(mask)
+    return read_inputs(recipe)
 
 
-def fit_inputs(
+def fit(
     base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
 ) -> tuple[Picture | None, Mask | None, list[str]]:
-    """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
+    """Base and mask, if any, at the size that is written, and what is worth a note. Raises UserError."""
     if base is None:
         return None, None, []
-    from noisette import masks, pixels
+    from noisette.inputs import fit_inputs
 
-    how = recipe.fit or "crop"
-    fitted = pixels.fit(base, size.width, size.height, how)
-    notes = []
-    if fitted.size != base.size:
-        notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
-    if mask is None:
-        return fitted, None, notes
-    mask = pixels.fit_mask(mask, size.width, size.height, how)
-    masks.lint(mask)
-    return fitted, mask, notes
+    return fit_inputs(base, mask, recipe, size.width, size.height)
 
 
 def windows_of(mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint) -> tuple[Window, ...]:
@@ -336,12 +326,12 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
     loras = loras_of(recipe, engine)
-    base, mask, notes = read_inputs(recipe)
+    base, mask, notes = read(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
-    base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
+    base, repaint, fit_notes = fit(base, mask, recipe, size)
     windows = windows_of(repaint, recipe, size, checkpoint)
     if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")

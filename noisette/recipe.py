@@ -63,6 +63,7 @@ class Recipe:
     base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation)")
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
     invert_mask: bool = flag(False, "black is repainted, white is kept")
+    outpaint: str = flag(None, "pixels to add, as left=128,top=64, or a size around the base, as 1024x768")
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
     soft_mask: bool = flag(False, "the mask's grey says how much each pixel may change; only black is kept")
     feather: int = flag(None, "pixels over which paint fades in, inside the white; outside is exact", low=0, high=256)
