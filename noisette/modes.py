@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from noisette.families import Model
     from noisette.recipe import Recipe
 
-GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
-
 
 @dataclass(frozen=True)
 class Start:
@@ -42,7 +40,7 @@ class Job:
     prompt: Any
     recipe: Recipe
     streams: Sequence[Noise]
-    seeds: Sequence[int]
+    paths: Sequence[Noise]  # streams beside those, for the base's own path in a variation
     width: int
     height: int
     base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
@@ -166,9 +164,8 @@ def variation(job: Job) -> Start:
     strength = job.recipe.strength
     levels = job.levels()
     denoise = job.denoiser(levels)
-    path_streams = [Noise(seed ^ GOLDEN) for seed in job.seeds]
-    latents = job.model.encode_image(job.base, path_streams)
-    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in path_streams])) for level in levels]
+    latents = job.model.encode_image(job.base, job.paths)
+    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in job.paths])) for level in levels]
     own, rest = walk(job, denoise, path, levels)
 
     x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
