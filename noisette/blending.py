@@ -12,6 +12,7 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 FULL = 0.25  # the strength of a soft mask from which the painted picture shows without the base shining through
+MOST_SHIFT = 16.0  # of 255
 NEAR, FAR = 1, 3  # the rim in which colours are compared lies so many latent cells outside the mask
 
 
@@ -56,14 +57,15 @@ def color_shift(base: Floats, painted: Floats, repaint: Bools, cell: float) -> F
     """What to add to `painted` [H, W, 3] so that its colours agree with the base's just outside the mask: [3].
 
     The median difference in a rim from one to three latent cells (of `cell` pixels) around the mask, where the
-    model was shown the base: what differs there is its own shift, not content. No such pixel: no shift.
+    model was shown the base: what differs there is its own shift, not content. At most MOST_SHIFT a channel, as
+    more is no shift but a failure to draw the base; no such pixel: no shift.
     """
     away = distance(~repaint, int(FAR * cell) + 1)
     rim = (away > NEAR * cell) & (away <= FAR * cell)
     if not rim.any() or not repaint.any():
         return np.zeros(3, np.float32)
     shift: Floats = np.median(base[rim] - painted[rim], axis=0).astype(np.float32)
-    return shift
+    return np.clip(shift, -MOST_SHIFT, MOST_SHIFT)
 
 
 def poisson(base: Floats, painted: Floats, repaint: Bools) -> Floats:

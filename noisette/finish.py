@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noisette import pixels
+from noisette import blending, pixels, seams
+from noisette.blending import Bools, Floats
 from noisette.reading import Picture, Pixels
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from noisette.sizes import Size, Window
 
 SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless what it keeps is kept exactly
+WIDEST = 16  # of that rim's radius, in pixels of the picture
 
 
 def base_of(plan: Plan, window: Window) -> Picture:
@@ -57,9 +59,17 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     if plan.mask is None:
         return Picture(off_canvas(images[0], plan.size, "stretch"), info=plan.base.info), {}
     data = plan.base.data.copy()
+    shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
-        data[window.place] = edited(plan, window, off_canvas(image, window.size, "stretch")).data
-    return replace(plan.base, data=data), {}
+        painted = off_canvas(image, window.size, "stretch").astype(np.float32)
+        base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
+        shift = color_shift(plan, window, base, painted)
+        result = edited(plan, window, base, painted + shift)
+        data[window.place] = result.data
+        shifts.append([round(float(value), 1) for value in shift])
+        steps.append(seam(plan, base, painted, result, repaint))
+    facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
+    return replace(plan.base, data=data), facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
 
 def off_canvas(image: Array, size: Size, how: str) -> Pixels:
@@ -70,11 +80,36 @@ def off_canvas(image: Array, size: Size, how: str) -> Pixels:
     return pixels.fit(Picture(painted), size.width, size.height, how).data
 
 
-def edited(plan: Plan, window: Window, painted: Pixels) -> Picture:
-    """One window of the base with uint8 [H, W, 3] painted into what the mask leaves open."""
+def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> Floats:
+    """What the model got wrong in the colours just outside the mask of a window, [3]; nothing if not asked for."""
     assert plan.mask is not None
-    base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
+    if not plan.recipe.color_match:
+        return np.zeros(3, np.float32)
+    cell = plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
+    return blending.color_shift(pixels.shown(base), painted, plan.mask.repaint[window.place], cell)
+
+
+def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
+    """One window of the base with [H, W, 3] in about 0..255 painted into what the mask leaves open."""
+    assert plan.mask is not None
+    repaint = plan.mask.repaint[window.place]
+    if plan.recipe.blend == "poisson":
+        painted = blending.poisson(pixels.shown(base), painted, repaint)
     if plan.exact:
-        return pixels.composite(base, painted, repaint)
-    weight = pixels.soften(repaint, SEAM * window.size.width / window.size.canvas_width)
-    return pixels.composite(base, pixels.blend(base, painted, weight), weight > 0)
+        weight = blending.feathered(repaint, plan.recipe.feather or 0)
+        weight *= blending.showing(plan.mask.strength[window.place])
+        touched = repaint
+    else:
+        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
+        touched = weight > 0
+    return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
+
+
+def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
+    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
+    untouched = pixels.shown(base)
+    pasted = np.where(repaint[..., None], painted, untouched)
+    pictures = {"untouched": untouched, "pasted": pasted, "written": pixels.shown(result)}
+    if plan.recipe.outpaint is not None:
+        del pictures["untouched"]  # there was nothing beyond the edge
+    return {name: seams.steps_across(picture, repaint) for name, picture in pictures.items()}

@@ -9,20 +9,24 @@ windows.py), which never overlap, and goes on with the stream.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
-from noisette.noise import Noise
+from noisette.noise import Varied
 from noisette.reading import Picture
+from noisette.recipe import parse_chain
 from noisette.sampling import SAMPLERS
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Networks
     from noisette.plan import Plan
+
+
+GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,18 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
+    chain = parse_chain(recipe)
     inputs = [on_canvas(plan, window) for window in plan.windows]
 
     for seeds in batches(plan.seeds, recipe.batch_size):
         began = time.perf_counter()
-        streams = [Noise(seed) for seed in seeds]
-        painted, facts = [], said_of(prompt)
+        streams = [Varied(seed, chain) for seed in seeds]
+        paths = [Varied(seed ^ GOLDEN, [(other ^ GOLDEN, share) for other, share in chain]) for seed in seeds]
+        painted, facts = [], said_of(prompt) | said_of_chain(chain)
         for window, (base, mask) in zip(plan.windows, inputs, strict=True):
             canvas = window.size.canvas_width, window.size.canvas_height
-            latents, said = sample(
-                plan.mode, Job(model, prompt, recipe, streams, seeds, *canvas, base, mask, progress)
-            )
+            job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)
+            latents, said = sample(plan.mode, job)
             painted.append(model.decode(latents))
             facts |= said
         spent = time.perf_counter() - began
@@ -72,6 +77,12 @@ def said_of(prompt: Any) -> dict[str, Any]:
     """The words of the prompts that the text encoder had no room for, if any."""
     cut = [words for words in prompt.cut if words]
     return {"words_cut": cut} if cut else {}
+
+
+def said_of_chain(chain: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """The seeds that the picture's own was turned towards, one after the other, if any."""
+    links = [{"variation_seed": seed, "variation_strength": strength} for seed, strength in chain]
+    return {"variation_chain": links} if links else {}
 
 
 def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:

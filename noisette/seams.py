@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,8 @@ def delta_e(a: Floats, b: Floats) -> Floats:
     t = 1 - 0.17 * cos(hue - 30) + 0.24 * cos(2 * hue) + 0.32 * cos(3 * hue + 6) - 0.20 * cos(4 * hue - 63)
     s_l = 1 + 0.015 * (light - 50) ** 2 / np.sqrt(20 + (light - 50) ** 2)
     s_c, s_h = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
-    rotate = (
-        -2 * np.sqrt(chroma**7 / (chroma**7 + 25.0**7)) * np.sin(np.radians(60 * np.exp(-(((hue - 275) / 25) ** 2))))
-    )
+    blue = 60 * np.exp(-(((hue - 275) / 25) ** 2))
+    rotate = -2 * np.sqrt(chroma**7 / (chroma**7 + 25.0**7)) * np.sin(np.radians(blue))
     d_l, d_c = (l2 - l1) / s_l, (c2 - c1) / s_c
     d_h = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2)) / s_h
     found: Floats = np.sqrt(np.maximum(d_l**2 + d_c**2 + d_h**2 + rotate * d_c * d_h, 0))
@@ -65,3 +65,12 @@ def steps_across(colours: NDArray[Any], repaint: NDArray[np.bool_]) -> Floats:
         edge = mask[:, 1:] != mask[:, :-1]
         found.append(delta_e(lab(picture[:, 1:][edge]), lab(picture[:, :-1][edge])))
     return np.concatenate(found)
+
+
+def report(steps: Mapping[str, Floats]) -> dict[str, Any]:
+    """Of each picture's steps across the same edge: the mean and the 95th percentile, two digits, as JSON values."""
+    found: dict[str, Any] = {"metric": "CIEDE2000", "pairs": max(map(len, steps.values()))}
+    for name, values in steps.items():
+        if len(values):
+            found[name] = {"mean": round(float(values.mean()), 2), "p95": round(float(np.percentile(values, 95)), 2)}
+    return found

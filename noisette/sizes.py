@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
-from noisette.recipe import Recipe
+from noisette.errors import UserError
+from noisette.recipe import MAX_PIXELS, Recipe
 
 DEFAULT_SIDE = 512
 
@@ -40,6 +42,40 @@ class Window:
         size = self.size
         box = [self.left, self.top, size.width, size.height]
         return {"box": box, "canvas": [size.canvas_width, size.canvas_height]}
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Pixels that outpainting adds on each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+def margins(outpaint: str, base: tuple[int, int]) -> Margins:
+    """The margins that sides (left=128,top=64) or a size (1024x768, the base in its middle) mean.
+
+    Raises UserError.
+    """
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", outpaint)
+    sides = dict(re.findall(r"(left|top|right|bottom)=(\d{1,6})", outpaint))
+    if size:
+        across, down = int(size[1]) - base[0], int(size[2]) - base[1]
+        if min(across, down) < 0:
+            raise UserError(f"--outpaint {outpaint} is smaller than the base, {base[0]}x{base[1]}")
+        around = Margins(across // 2, down // 2, across - across // 2, down - down // 2)
+    elif ",".join(f"{side}={pixels}" for side, pixels in sides.items()) == outpaint.replace(" ", "") != "":
+        around = Margins(**{side: int(pixels) for side, pixels in sides.items()})
+    else:
+        raise UserError(f"--outpaint {outpaint!r} is neither sides as left=128,top=64 nor a size as 1024x768")
+    width, height = base[0] + around.left + around.right, base[1] + around.top + around.bottom
+    if (width, height) == base:
+        raise UserError(f"--outpaint {outpaint} adds nothing to the base, {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise UserError(f"--outpaint {outpaint} makes {width * height:,} pixels: at most {MAX_PIXELS:,}")
+    return around
 
 
 def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:

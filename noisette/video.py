@@ -120,7 +120,7 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
         seeds = (seed, *clip.walk)
         streams = [Noise(each) for each in seeds]
         job = ClipJob(
-            model, prompt, recipe, streams, seeds, size.canvas_width, size.canvas_height, nothing, nothing, progress,
+            model, prompt, recipe, streams, (), size.canvas_width, size.canvas_height, nothing, nothing, progress,
             plan, clip,
         )  # fmt: skip
         latents, facts = generate.sample(plan.mode, job)

@@ -17,7 +17,7 @@ Cells = NDArray[np.intp]
 FINEST = 64  # cells along the longer side of the grid on which regions are told apart
 MOST = 8  # windows: the nearer regions share one
 LEAST_CONTEXT = 32  # pixels around a masked region that the model sees, at least
-SMALL = 0.25  # auto crops when all windows together are at most this share of the picture
+SMALL = 0.5  # auto crops when all windows together are at most this share of the picture
 
 
 def check_crop(crop: str) -> None:
@@ -33,7 +33,7 @@ def windows_for(
 
     `crop` off: the whole picture. Pixels: a box for each region, with so many around it, composed at the model's
     native area. auto: such boxes with half the region's own size around it, where the picture is larger than the
-    native area and the boxes are together at most a quarter of it; else the whole picture.
+    native area and the boxes are together at most half of it; else the whole picture.
     """
     everything = (Window(0, 0, whole),)
     if crop == "off":

@@ -54,6 +54,8 @@ def test_the_colour_shift_is_read_off_the_rim_alone() -> None:
     painted[22:58, 22:58] = 0  # the cells around the mask are the model's own
     painted[:10] = 77  # far away
     assert color_shift(base, painted, repaint, 8) == pytest.approx([3, -5, 8], abs=1e-3)
+    painted[:, :, 0] = 0
+    assert color_shift(base, painted, repaint, 8) == pytest.approx([16, -5, 8], abs=1e-3)
     assert color_shift(base, painted, np.ones_like(repaint), 8).tolist() == [0, 0, 0]
 
 

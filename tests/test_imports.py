@@ -15,7 +15,7 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
-    {"engines", "modes", "plan", "clip_record", "upscaling"},
+    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling"},
     {"finish"},
     {"generate", "output"},
     {"video"},
