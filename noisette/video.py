@@ -121,7 +121,7 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
         streams = [Noise(each) for each in seeds]
         job = ClipJob(
             model, prompt, recipe, streams, (), size.canvas_width, size.canvas_height, nothing, nothing, progress,
-            plan, clip,
+            plan=plan, clip=clip,
         )  # fmt: skip
         latents, facts = generate.sample(plan.mode, job)
         yield ClipResult(seed, frames_of(plan, model, latents), began, {**facts, **generate.said_of(prompt)})

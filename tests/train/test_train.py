@@ -26,7 +26,13 @@ def tiny() -> dict[str, dict[str, Any]]:
     config["data"] |= {"side": 32}
     config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4}
     config["autoencoder"] |= {"sides": [16, 32], "minutes": [0.01, 0.01], "batch": [4, 2]}
-    config["denoiser"] |= {"channels": [32, 32], "attention": [False, True], "heads": [2, 2], "batch": 4}
+    config["denoiser"] |= {
+        "channels": [32, 32],
+        "attention": [False, True],
+        "heads": [2, 2],
+        "batch": 4,
+        "labels": [],
+    }
     config["denoiser"] |= {"minutes": 0.02}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
