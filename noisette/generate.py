@@ -22,7 +22,7 @@ from noisette.recipe import parse_chain
 from noisette.sampling import SAMPLERS
 
 if TYPE_CHECKING:
-    from noisette.engines import Networks
+    from noisette.engines import Array, Networks
     from noisette.plan import Plan
 
 
@@ -55,16 +55,22 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
         for window, (base, mask) in zip(plan.windows, inputs, strict=True):
             canvas = window.size.canvas_width, window.size.canvas_height
             job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)
-            start = MODES[plan.mode](job)
-            x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
-            painted.append(model.decode(start.end(x)))
-            facts |= start.facts
+            latents, said = sample(plan.mode, job)
+            painted.append(model.decode(latents))
+            facts |= said
         spent = time.perf_counter() - began
         for i, seed in enumerate(seeds):
             began = time.perf_counter()
             picture, said = finish(plan, [images[i] for images in painted])
             seconds = spent / len(seeds) + time.perf_counter() - began
             yield Result(seed, picture, seconds, {**facts, **said})
+
+
+def sample(mode: str, job: Job) -> tuple[Array, dict[str, Any]]:
+    """The loop, of pictures and clips alike: the latents of a job, and what only its run could know."""
+    start = MODES[mode](job)
+    x = SAMPLERS[job.recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
+    return start.end(x), start.facts
 
 
 def said_of(prompt: Any) -> dict[str, Any]:

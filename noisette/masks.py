@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
 from noisette.reading import Picture, read
+
+if TYPE_CHECKING:
+    from noisette.clips import Clip
 
 WHITE = 128
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's L
@@ -123,7 +127,7 @@ def looks_inverted(repaint: NDArray[np.bool_]) -> bool:
     return bool(repaint.mean() > 0.5 and rim.mean() > 0.9)
 
 
-def check_same_size(base: Picture, mask: Mask) -> None:
+def check_same_size(base: Picture | Clip, mask: Mask) -> None:
     """Raises UserError, naming both sizes, for a mask of another size than its base."""
     if base.size != mask.size:
         (w, h), (mask_w, mask_h) = base.size, mask.size

@@ -52,6 +52,18 @@ class Job:
         shape = self.model.latent_shape(self.width, self.height)
         return np.stack([stream.normal(shape) for stream in self.streams])
 
+    def encode(self) -> Array:
+        """The base's latents, one for each picture."""
+        return self.model.encode_image(self.base, self.streams)
+
+    def encode_kept(self) -> Array:
+        """The latents of the base with grey where it is repainted."""
+        return self.model.encode_image(self.base * (self.mask < 0.5), self.streams)
+
+    def cells(self) -> Array:
+        """The mask on the latents' grid."""
+        return latent_mask(self.mask, self.model.latent_shape(self.width, self.height))
+
     def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
         """The model's denoiser for these levels."""
         recipe = self.recipe
@@ -110,7 +122,7 @@ def text2img(job: Job) -> Start:
 def img2img(job: Job) -> Start:
     """From the noised base, the last `strength` share of the steps (SDEdit, Meng et al. 2022)."""
     levels = from_strength(job.levels(), job.recipe.strength)
-    latents = job.model.encode_image(job.base, job.streams)
+    latents = job.encode()
     return Start(job.denoiser(levels), noised(latents, levels[0], job.draw()), levels, job.draw, job.count)
 
 
@@ -126,9 +138,9 @@ def inpainting(job: Job) -> Start:
 
 def held(job: Job, levels: list[Level]) -> Start:
     """Inpainting with any model: the known region is put back after each step."""
-    latents = job.model.encode_image(job.base, job.streams)
+    latents = job.encode()
     noise = job.draw()
-    mask = latent_mask(job.mask, latents.shape)
+    mask = job.cells()
     x = noised(latents, levels[0], noise)
     if job.recipe.strength == 1.0:  # a grey cell is let go later, and is the base until then
         x = np.where((mask > 0) & (mask < 1), x, pure_noise(levels[0], noise))
@@ -146,12 +158,22 @@ def shown(job: Job, levels: list[Level]) -> Start:
     if job.recipe.strength == 1.0:
         x = pure_noise(levels[0], job.draw())
     else:
-        latents = job.model.encode_image(job.base, job.streams)
-        x = noised(latents, levels[0], job.draw())
-    masked = job.model.encode_image(job.base * (job.mask < 0.5), job.streams)
-    mask = np.repeat(latent_mask(job.mask, x.shape), len(x), axis=0)
+        x = noised(job.encode(), levels[0], job.draw())
+    masked = job.encode_kept()
+    mask = np.repeat(job.cells(), len(x), axis=0)
     denoise = job.denoiser(levels, np.concatenate([mask, masked], axis=1))
     return Start(denoise, x, levels, job.draw, job.count, facts={"method": "9-channel"})
+
+
+def img2video(job: Job) -> Start:
+    """From the base standing still, noised; its first frame is held at each step, so that the others follow it."""
+    return held(job, from_strength(job.levels(), job.recipe.strength))
+
+
+def video2video(job: Job) -> Start:
+    """img2img or inpainting of every frame, all in one denoising."""
+    masked = job.recipe.mask_img or job.recipe.mask_video
+    return inpainting(job) if masked else img2img(job)
 
 
 def variation(job: Job) -> Start:
@@ -206,4 +228,7 @@ MODES: dict[str, Callable[[Job], Start]] = {
     "img2img": img2img,
     "inpainting": inpainting,
     "variation": variation,
+    "text2video": text2img,
+    "img2video": img2video,
+    "video2video": video2video,
 }

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisette import checkpoint as checkpoints
+from noisette import clip_plan
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
+from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, size_for, written_size
 
 if TYPE_CHECKING:
+    from noisette.clips import Clip
     from noisette.masks import Mask
     from noisette.reading import Picture
 
 BUILTIN = Path(__file__).parent / "models"
-STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
+PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "outpaint", "variation", "strength", "fit")
@@ -51,12 +55,13 @@ class Plan:
     windows: tuple[Window, ...]
     loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
+    clip: ClipPlan | None = None
 
     @property
     def steps(self) -> int:
-        """Denoising steps that run: img2img and inpainting begin part-way (diffusers' get_timesteps)."""
+        """Denoising steps that run: modes with a base begin part-way (diffusers' get_timesteps)."""
         count = self.recipe.num_inference_steps or 0
-        if self.mode in ("img2img", "inpainting"):
+        if self.mode in PARTWAY:
             return min(int(count * (self.recipe.strength or 0.0)), count)
         return count
 
@@ -77,6 +82,11 @@ class Plan:
     def cropped(self) -> bool:
         """Whether only windows around the mask are composed."""
         return self.mask is not None and any(window.size != self.size for window in self.windows)
+
+    @property
+    def suffix(self) -> str:
+        """Of the files that are written."""
+        return self.clip.codec.suffix if self.clip else ".png"
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
@@ -106,11 +116,13 @@ class Plan:
             "strength": recipe.strength,
             "seeds": list(self.seeds),
             "files": [
-                str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps)) for s in self.seeds
+                str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps, self.suffix))
+                for s in self.seeds
             ],
             "downloads": list(self.checkpoint.downloads),
             "notes": list(self.notes),
             "recipe": recipe.to_json(),
+            **(self.clip.describe() if self.clip else {}),
         }
 
     def to_text(self) -> str:
@@ -131,6 +143,8 @@ class Plan:
             "writes": ", ".join(facts["files"]),
             "downloads": ", ".join(facts["downloads"]) or "nothing",
         }
+        if self.clip:
+            rows["clip"] = "{num_frames} frames, {fps} a second, by {codec}".format(**facts)
         return "\n".join(f"{name:10} {value}" for name, value in rows.items())
 
     def windows_text(self) -> str:
@@ -144,7 +158,9 @@ class Plan:
 
 
 def mode_of(recipe: Recipe) -> str:
-    """text2img, img2img, inpainting or variation, from which inputs are given. Raises UserError."""
+    """text2img, img2img, inpainting, variation or a clip's mode, from which inputs are given. Raises UserError."""
+    if recipe.moving:
+        return clip_plan.mode_of(recipe)
     if recipe.base_img is None:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
@@ -190,7 +206,7 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
         from noisette.windows import check_crop
 
         check_crop(recipe.crop)
-    if mode in ("img2img", "inpainting") and strength is not None and int(steps * strength) < 1:
+    if mode in PARTWAY and strength is not None and int(steps * strength) < 1:
         raise UserError(
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
             f" --strength {math.ceil(100 / steps) / 100} is the least"
@@ -211,6 +227,8 @@ def without_effect(recipe: Recipe) -> list[str]:
     """Arguments that the run would ignore, a line each."""
     assert recipe.guidance_scale is not None
     found = []
+    if recipe.motion and recipe.motion_adapter == clip_plan.NONE:
+        found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
             found.append(
@@ -227,6 +245,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
     from noisette.engines import INSTALL, installed
 
+    if recipe.motion_adapter not in (None, clip_plan.NONE):
+        family = replace(family, name=f"{family.name} with motion modules", engines=("torch",))
     if recipe.engine != "auto":
         if recipe.engine not in family.engines:
             raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")
@@ -262,20 +282,20 @@ def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     return tuple(found)
 
 
-def read(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
+def read(recipe: Recipe, clip: Clip | None) -> tuple[Picture | None, Mask | None, list[str]]:
     """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
-    if recipe.base_img is None:
+    if recipe.base_img is None and clip is None:
         return None, None, []
     from noisette.inputs import read_inputs
 
-    return read_inputs(recipe)
+    return read_inputs(recipe, clip)
 
 
 def fit(
     base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
 ) -> tuple[Picture | None, Mask | None, list[str]]:
     """Base and mask, if any, at the size that is written, and what is worth a note. Raises UserError."""
-    if base is None:
+    if base is None and mask is None:
         return None, None, []
     from noisette.inputs import fit_inputs
 
@@ -319,20 +339,28 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     """
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    base_clip, mask_clip = clip_plan.read_clips(recipe)
+    if recipe.moving:
+        recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
     recipe = fill(recipe, mode, family, defaults)
     check_together(recipe, mode, family, checkpoint)
+    if recipe.motion_adapter not in (None, "none"):
+        checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
     loras = loras_of(recipe, engine)
-    base, mask, notes = read(recipe)
-    width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
+    base, mask, notes = read(recipe, base_clip)
+    shape = base or base_clip
+    width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
+    clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
     base, repaint, fit_notes = fit(base, mask, recipe, size)
-    windows = windows_of(repaint, recipe, size, checkpoint)
+    windows = (Window(0, 0, size),) if clip else windows_of(repaint, recipe, size, checkpoint)
+    notes += clip_plan.notes(recipe, mode, size, base_clip)
     if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
@@ -340,6 +368,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
 
         checkpoint = checkpoints.fetch(checkpoint)
         check_writable(out)
+        clip_plan.check_room(clip, size, out)
     seeds = tuple(parse_seeds(recipe.seed, recipe.count))
     return Plan(
         recipe,
@@ -356,4 +385,5 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         windows,
         loras,
         (*idle, *fit_notes, *notes),
+        clip,
     )

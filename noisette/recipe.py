@@ -41,16 +41,21 @@ FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+CODECS = ("h264", "av1", "ffv1", "png", "apng", "gif", "webp")
 
 MAX_PROMPT = 10_000
 MAX_SIDE = 16_384
 MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
+MAX_FRAMES = 10_000
 MAX_SEED = 2**63 - 1
 
 
 def flag(default: Any, help: str, **rules: Any) -> Any:
-    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters)."""
+    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters).
+
+    `only` ("image", "video"): the one command that has the flag.
+    """
     return field(default=default, metadata={"help": help, **rules})
 
 
@@ -60,17 +65,31 @@ class Recipe:
 
     prompt: str = flag("", "what the picture shows; (word:1.3) weighs a word", longest=MAX_PROMPT)
     negative_prompts: str = flag("", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT)
-    base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation)")
+    base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation, img2video)")
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
     invert_mask: bool = flag(False, "black is repainted, white is kept")
-    outpaint: str = flag(None, "pixels to add, as left=128,top=64, or a size around the base, as 1024x768")
+    outpaint: str = flag(
+        None, "pixels to add, as left=128,top=64, or a size around the base, as 1024x768", only="image"
+    )
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
     soft_mask: bool = flag(False, "the mask's grey says how much each pixel may change; only black is kept")
     feather: int = flag(None, "pixels over which paint fades in, inside the white; outside is exact", low=0, high=256)
     blend: str = flag("alpha", "how paint meets the base", choices=BLENDS)
     color_match: bool = flag(True, "shift the paint's colours by what the model got wrong around the mask")
-    crop: str = flag(None, "auto, off or pixels of context: compose only what is masked, at the model's native size")
-    variation: bool = flag(False, "another version of the base picture")
+    crop: str = flag(
+        None, "auto, off or pixels of context: compose only what is masked, at the model's native size", only="image"
+    )
+    variation: bool = flag(False, "another version of the base picture", only="image")
+    base_video: str = flag(None, "the clip to start from (video2video)", only="video")
+    mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
+    num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")
+    fps: float = flag(None, "frames a second", low=0.1, high=240.0, only="video")
+    motion: str = flag("", "what moves, in words (bounce, spin, zoom …), WORDS:STRENGTH or a strength", only="video")
+    motion_adapter: str = flag(None, "motion modules: a folder, a hub id, or none", only="video")
+    walk_to: str = flag("", "seeds the noise walks to from --seed, as 5,9: a clip without motion", only="video")
+    loop: bool = flag(False, "the end meets the beginning", only="video")
+    strict_first_frame: bool = flag(False, "the first frame is the base picture, byte for byte", only="video")
+    codec: str = flag(None, "how the clip is written", choices=CODECS, only="video")
     img_w: int = flag(
         None, "width in pixels, a multiple of 8", aliases=("width", "W"), low=8, high=MAX_SIDE, multiple=8
     )
@@ -96,6 +115,11 @@ class Recipe:
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
     precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
     batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
+
+    @property
+    def moving(self) -> bool:
+        """Whether it makes a clip."""
+        return self.num_frames is not None or self.base_video is not None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults, and always prompt, model and seed."""

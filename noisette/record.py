@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisette.clips import is_clip, probe
 from noisette.errors import UserError
 from noisette.metadata import png_info, read_metadata
 from noisette.names import cannot_write, part_of, publish, release
@@ -152,8 +153,12 @@ def read_recipe(path: str) -> Recipe:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a picture says of itself, and what its pixels are. Raises UserError."""
+    """What a picture or clip says of itself, and what its pixels are. Raises UserError."""
     path = resolve(str(path))
+    if is_clip(path):
+        clip = probe(path)
+        found = {"size": list(clip.size), "num_frames": clip.num_frames, "fps": float(clip.fps)}
+        return {"file": str(path), **found, **read_metadata(path)}
     picture = read(path)
     return {
         "file": str(path),
