@@ -158,7 +158,7 @@ def main() -> None:
     methods = {
         "here, defaults": our_method(args.steps, "torch"),
         "here, --strict_mask": our_method(args.steps, "torch", strict_mask=True),
-        "here, --feather 16": our_method(args.steps, "torch", feather=16),
+        "here, --strict_mask --feather 0": our_method(args.steps, "torch", strict_mask=True, feather=0),
         "here, --blend poisson": our_method(args.steps, "torch", blend="poisson"),
         "diffusers, plain": diffusers_method(args.steps, None),
         "diffusers, padding_mask_crop=32": diffusers_method(args.steps, 32),
