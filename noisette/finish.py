@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from noisette.engines import Array
     from noisette.plan import Plan
+    from noisette.recipe import Recipe
     from noisette.sizes import Size, Window
 
-SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless what it keeps is kept exactly
-WIDEST = 16  # of that rim's radius, in pixels of the picture
+SEAM = 4  # pixels of the canvas: the soft rim at a mask's edge, outside the white, or inside where kept is exact
+WIDEST = 16  # of that rim, in pixels of the picture
 
 
 def base_of(plan: Plan, window: Window) -> Picture:
@@ -100,14 +101,25 @@ def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Pictur
     repaint = plan.mask.repaint[window.place]
     if plan.recipe.blend == "poisson":
         painted = blending.poisson(pixels.shown(base), painted, repaint)
+    rim = min(SEAM * window.size.width / window.size.canvas_width, WIDEST)
     if plan.exact:
-        weight = blending.feathered(repaint, plan.recipe.feather or 0)
+        weight = blending.feathered(repaint, feather_of(plan.recipe, round(rim)))
         weight *= blending.showing(plan.mask.strength[window.place])
         touched = repaint
     else:
-        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
+        weight = pixels.soften(repaint, rim)
         touched = weight > 0
     return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
+
+
+def feather_of(recipe: Recipe, rim: int) -> int:
+    """Pixels over which paint fades in, inside the white: as asked for, else `rim`.
+
+    None where grey says it already, or where Poisson blending closes the step.
+    """
+    if recipe.feather is not None:
+        return recipe.feather
+    return 0 if recipe.soft_mask or recipe.blend == "poisson" else rim
 
 
 def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:

@@ -112,17 +112,18 @@ def any_in_cells(repaint: NDArray[np.bool_], cell: int) -> NDArray[np.bool_]:
 def label(cells: NDArray[np.bool_]) -> Cells:
     """Numbers from 1 for cells that touch, corners too; 0 where nothing is."""
     labels = np.zeros(cells.shape, np.intp)
-    for y, x in np.argwhere(cells):
-        if labels[y, x]:
-            continue
-        number, front = labels.max() + 1, [(y, x)]
+    left = {(int(y), int(x)) for y, x in np.argwhere(cells)}
+    number = 0
+    while left:
+        number += 1
+        front = [min(left)]
+        left.discard(front[0])
         while front:
-            row, column = front.pop()
-            around = np.s_[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            fresh = np.argwhere(cells[around] & (labels[around] == 0))
-            fresh += np.array([around[0].start, around[1].start])
-            labels[fresh[:, 0], fresh[:, 1]] = number
-            front += [(int(a), int(b)) for a, b in fresh]
+            y, x = front.pop()
+            labels[y, x] = number
+            fresh = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= fresh
+            front += fresh
     return labels
 
 

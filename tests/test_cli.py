@@ -126,6 +126,13 @@ MISTAKES = {
     "--guidance_scale nan": "finite",
     "--guidance_scale inf": "finite",
     "--seed abc": "write 1024",
+    "--base_img base.png --mask_img white.png --crop tight": "neither auto nor off nor a number",
+    "--base_img base.png --mask_img white.png --feather 300": "0 to 256",
+    "--base_img base.png --mask_img white.png --blend poison": "did you mean 'poisson'",
+    "--base_img base.png --feather 3": "needs --base_img and --mask_img",
+    "--base_img base.png --outpaint up=3": "left=128,top=64",
+    "--outpaint left=8": "needs --base_img",
+    "--variation_seed 5": "where each seed needs its strength",
     "--strict_mask maybe": "neither True nor False",
     "--promt alien": "did you mean '--prompt'",
     "--num 3": "unknown flag '--num'",
@@ -140,6 +147,7 @@ def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) 
     Image.new("RGB", (64, 64), "blue").save("base.png")
     Image.new("L", (8, 8), 255).save("small.png")
     Image.new("L", (64, 64), 0).save("black.png")
+    Image.new("L", (64, 64), 255).save("white.png")
     Path("text.png").write_text("this is text", encoding="utf-8")
     Path("cut.png").write_bytes(Path("base.png").read_bytes()[:60])
     Path("bomb.png").write_bytes(png_header(60_000, 60_000))

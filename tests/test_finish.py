@@ -68,8 +68,13 @@ def test_a_feather_makes_the_step_smaller_and_says_so(files: dict[str, str], tmp
     assert soft["written"]["mean"] < 3
 
 
+def test_a_strict_mask_is_soft_inside_unless_told_otherwise(files: dict[str, str], tmp_path: Path) -> None:
+    soft, hard = (made(planned(tmp_path, **files, strict_mask=True, feather=f))[1]["seam"] for f in (None, 0))
+    assert soft["written"]["mean"] < 0.5 * hard["written"]["mean"]
+
+
 def test_poisson_closes_the_step_without_a_feather(files: dict[str, str], tmp_path: Path) -> None:
-    plain, blended = (made(planned(tmp_path, **files, strict_mask=True, blend=b))[1] for b in ("alpha", "poisson"))
+    plain, blended = (made(planned(tmp_path, **files, feather=0, blend=b))[1] for b in ("alpha", "poisson"))
     assert blended["seam"]["written"]["mean"] < 0.3 * plain["seam"]["written"]["mean"]
 
 
@@ -101,7 +106,7 @@ def test_a_cell_is_held_until_its_share_of_the_steps_begins() -> None:
 
 
 def test_a_black_and_white_mask_is_the_same_soft_or_not(files: dict[str, str], tmp_path: Path) -> None:
-    plain, soft = (made(planned(tmp_path, **files, strict_mask=True, soft_mask=s))[0] for s in (False, True))
+    plain, soft = (made(planned(tmp_path, **files, feather=3, soft_mask=s))[0] for s in (False, True))
     assert np.array_equal(plain, soft)
 
 
