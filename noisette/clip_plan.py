@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NUM_FRAMES, FPS = 16, 8.0
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
+LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
 NEEDS = {"strength": "--base_img or --base_video", "fit": "--base_img or --base_video", "mask_img": "--base_img or"
          " --base_video", "mask_video": "--base_img or --base_video"}  # fmt: skip
@@ -160,10 +161,16 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     if words:
         prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
     tied = recipe.motion_adapter != NONE
-    window = checkpoint.configs["motion_adapter"]["motion_max_seq_length"] if tied else CHUNK
+    window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to))
     return ClipPlan(recipe.num_frames, fps, codec, base, mask, prompts, walk, window, tied, scale)
+
+
+def window_of(adapter: dict[str, Any], num_frames: int) -> int:
+    """Frames that motion modules see at once: all they have places for; in longer clips the 16 they learned."""
+    places: int = adapter.get("motion_max_seq_length", 32)
+    return places if num_frames <= places else min(places, LEARNED)
 
 
 def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:

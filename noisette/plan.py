@@ -206,8 +206,6 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
     from noisette.engines import INSTALL, installed
 
-    if recipe.motion_adapter not in (None, clip_plan.NONE):
-        family = replace(family, name=f"{family.name} with motion modules", engines=("torch",))
     if recipe.engine != "auto":
         if recipe.engine not in family.engines:
             raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")

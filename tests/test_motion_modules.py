@@ -135,6 +135,17 @@ def test_the_text_embedding_that_diffusers_drops_is_kept(folder: Path, monkeypat
     assert np.abs(many[:, :, 2] - one).max() < 1e-4
 
 
+@pytest.mark.parametrize(("style", "motion"), [("sd1", ""), ("bert", ""), ("bert", "0.5")])
+def test_both_engines_make_the_same_clip(
+    folder: Path, style: str, motion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (
+        latents_of(recipe(folder, style, engine=engine, motion=motion, sampler="euler"), monkeypatch)
+        for engine in ("torch", "openvino")
+    )
+    assert np.abs(one - other).max() < 2e-3 * np.abs(one).max()
+
+
 def test_an_adapter_for_another_unet_is_refused(folder: Path) -> None:
     other = MotionAdapter(
         block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4
