@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette.catalog import MODELS
 from noisette.errors import UserError
 from noisette.recipe import CODECS, MAX_FRAMES, Recipe, parse_seeds
 
@@ -90,15 +91,17 @@ def parse_motion(text: str) -> tuple[str, float]:
 def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -> Recipe:
     """Gives each open field of a clip its value: the base's frames and rate, or 16 frames at 8 a second.
 
-    Motion modules: the model's own, where it has some. Raises UserError for a clip that can't do without.
+    Motion modules: the model's own, or those the catalog names. Raises UserError for a clip that can't do without.
     """
     exact = recipe.strict_mask or recipe.strict_first_frame
     still = bool(recipe.walk_to)
+    row = MODELS.get(recipe.model)
+    own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
         "fps": float(base.fps) if base else FPS,
         "codec": "ffv1" if exact else "h264",
-        "motion_adapter": MODEL if checkpoint.has_motion and not still else NONE,
+        "motion_adapter": NONE if still else own,
     }
     recipe = replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
     travels = len(parse_travel(recipe.prompt)) > 1

@@ -170,3 +170,27 @@ def test_long_clips_go_through_windows_and_an_exact_first_frame_is_held(
     assert saved.proved
     assert saved.kept is not None
     assert saved.kept.count == 64 * 64
+
+
+def test_an_adapter_from_the_hub_is_planned_by_its_configuration_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noisette import checkpoint, hub
+
+    source = folder / "sd1" / "motion_adapter"
+    asked = []
+
+    def download(model: str, names: list[str]) -> Path:
+        asked.append((model, names))
+        for name in names:
+            (tmp_path / name).write_bytes((source / name).read_bytes())
+        return tmp_path
+
+    monkeypatch.setattr(hub, "download", download)
+    plain = checkpoint.locate(str(folder / "sd1"))
+    found = checkpoint.with_motion(plain, "someone/motion")
+    assert asked == [("someone/motion", ["config.json"])]
+    assert found.downloads == ("someone/motion/diffusion_pytorch_model.safetensors",)
+    checkpoint.fetch(found)
+    assert asked[1:] == [("someone/motion", ["diffusion_pytorch_model.safetensors"])]
+    assert checkpoint.with_motion(plain, "someone/motion").downloads == ()
