@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from noisette.sizes import Size
 
 NUM_FRAMES, FPS = 16, 8.0
+BETWEEN = 0.5  # strength of frame interpolation: enough to sharpen a mixture of two frames
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
@@ -33,9 +34,13 @@ NEEDS = {"strength": "--base_img or --base_video", "fit": "--base_img or --base_
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to."""
+    """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to.
+
+    `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
+    """
 
     num_frames: int
+    times: int
     fps: Fraction
     codec: Codec
     base: Clip | None
@@ -50,6 +55,11 @@ class ClipPlan:
     def overlap(self) -> int:
         """Frames that neighbouring windows share: a quarter, where motion modules tie frames together."""
         return self.window // 4 if self.tied else 0
+
+    def sampled(self) -> ClipPlan:
+        """The clip before frames are made between its frames."""
+        prompts = tuple((frame // self.times, prompt) for frame, prompt in self.prompts)
+        return replace(self, num_frames=-(-self.num_frames // self.times), times=1, prompts=prompts)
 
     def describe(self) -> dict[str, Any]:
         """As JSON values."""
@@ -99,7 +109,7 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
     own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
-        "fps": float(base.fps) if base else FPS,
+        "fps": float(base.fps) if base else FPS * recipe.interpolate,
         "codec": "ffv1" if exact else "h264",
         "motion_adapter": NONE if still else own,
     }
@@ -131,6 +141,10 @@ def check_clip(recipe: Recipe, codec: Codec, base: Clip | None, mask: Clip | Non
     frames = recipe.num_frames or 0
     if base is not None and base.num_frames < frames:
         raise UserError(f"--num_frames {frames} is more than the {base.num_frames} that {base.path} has")
+    if mask is not None and recipe.interpolate > 1:
+        raise UserError(
+            f"--interpolate {recipe.interpolate} can't stand beside --mask_video, which has its own frames"
+        )
     if mask is not None and mask.num_frames < frames:
         raise UserError(
             f"--mask_video {mask.path} has {mask.num_frames} frames, the clip {frames}: --num_frames"
@@ -157,6 +171,13 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     codec = ROWS[recipe.codec]
     check_clip(recipe, codec, base, mask)
     pixels_for(codec, size.width, size.height)
+    times, frames = recipe.interpolate, recipe.num_frames
+    if times not in (1, 2, 4) or (times > 1 and base is not None):
+        raise UserError(
+            f"--interpolate {times} is not 1, 2 or 4, or stands beside --base_video, which has its frames"
+        )
+    if times > 1 and int((recipe.num_inference_steps or 0) * BETWEEN) < 1:
+        raise UserError(f"--interpolate {times} needs --num_inference_steps 2 or more")
     prompts = parse_travel(recipe.prompt)
     if prompts[-1][0] >= recipe.num_frames:
         raise UserError(f"--prompt names frame {prompts[-1][0]}: the clip's last is {recipe.num_frames - 1}")
@@ -167,7 +188,9 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to))
-    return ClipPlan(recipe.num_frames, fps, codec, base, mask, prompts, walk, window, tied, scale)
+    written = frames * times if recipe.loop else (frames - 1) * times + 1
+    prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
+    return ClipPlan(written, times, fps, codec, base, mask, prompts, walk, window, tied, scale)
 
 
 def window_of(adapter: dict[str, Any], num_frames: int) -> int:

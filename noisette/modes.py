@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from noisette.clip_plan import BETWEEN
 from noisette.noise import Noise, slerp
 from noisette.sampling import Callback, Denoise, Draw, Level, ancestral_step, keep
 from noisette.schedules import from_strength
@@ -164,6 +165,11 @@ def img2video(job: Job) -> Start:
     return held(job, from_strength(job.levels(), job.recipe.strength))
 
 
+def interpolation(job: Job) -> Start:
+    """Frames between frames: the mixtures of neighbours, noised a little, denoised while the frames are held."""
+    return held(job, from_strength(job.levels(), BETWEEN))
+
+
 def video2video(job: Job) -> Start:
     """img2img or inpainting of every frame, all in one denoising."""
     masked = job.recipe.mask_img or job.recipe.mask_video
@@ -226,4 +232,5 @@ MODES: dict[str, Callable[[Job], Start]] = {
     "text2video": text2img,
     "img2video": img2video,
     "video2video": video2video,
+    "interpolation": interpolation,
 }

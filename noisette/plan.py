@@ -65,7 +65,10 @@ class Plan:
     @property
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
-        return self.steps * len(self.seeds) * (2 if self.mode == "variation" else 1)
+        steps = self.steps * (2 if self.mode == "variation" else 1)
+        if self.clip and self.clip.times > 1:
+            steps += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
+        return steps * len(self.seeds)
 
     @property
     def suffix(self) -> str:
