@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +23,7 @@ COMMANDS = {
     "video": "make or edit a clip",
     "models": "list the models that have a name",
     "inspect": "show what a file says of itself",
-    "verify": "make a file's picture again and compare",
+    "verify": "hold a file against its base, and against its picture made again",
     "train": "train the built-in model",
 }
 
@@ -186,14 +187,20 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Re-renders files and compares. Returns 0 when all are identical or within tolerance, 1 otherwise."""
+    """Holds files against their base and their re-rendering. Returns 0 when no kept pixel differs and all are
+    identical or within tolerance, 1 otherwise.
+    """
     parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--engine", help="run on this engine instead of the recorded one")
+    parser.add_argument(
+        "--kept", action="store_true", help="check only kept pixels against the base, without a model"
+    )
     values = parser.parse(argv)
-    from noisette.verify import verify_file
+    from noisette.verify import verify_file, verify_kept
 
-    verdicts = [verify_file(Path(file), engine=values.engine) for file in values.files]
+    check = verify_kept if values.kept else partial(verify_file, engine=values.engine)
+    verdicts = [check(Path(file)) for file in values.files]
     for verdict in verdicts:
         print(verdict.to_text(), flush=True)
     return 0 if all(verdict.good for verdict in verdicts) else 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisette.catalog import MODELS
 from noisette.errors import UserError
-from noisette.recipe import CODECS, MAX_FRAMES, Recipe, parse_seeds
+from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, Recipe, parse_seeds
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
@@ -28,6 +28,7 @@ NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
+NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
 NEEDS = {"strength": "--base_img or --base_video", "fit": "--base_img or --base_video", "mask_img": "--base_img or"
          " --base_video", "mask_video": "--base_img or --base_video"}  # fmt: skip
 
@@ -76,13 +77,14 @@ def mode_of(recipe: Recipe) -> str:
         for name, needed in NEEDS.items():
             if getattr(recipe, name) is not None:
                 raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
-    for name in ("strict_mask", "invert_mask"):
-        if getattr(recipe, name) and recipe.mask_img is None and recipe.mask_video is None:
-            raise UserError(f"--{name} True needs --mask_img or --mask_video")
+    for name in NEEDS_MASK if recipe.mask_img is None and recipe.mask_video is None else ():
+        if getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")
     if recipe.strict_first_frame and recipe.base_img is None:
         raise UserError("--strict_first_frame True needs --base_img")
-    if recipe.variation:
-        raise UserError("--variation True is for pictures: python3 image.py makes variations")
+    for name in ("variation", "outpaint"):
+        if getattr(recipe, name):
+            raise UserError(f"--{name} {getattr(recipe, name)} is for pictures: see python3 image.py")
     if recipe.base_img is not None:
         return "img2video"
     return "text2video" if recipe.base_video is None else "video2video"
@@ -275,6 +277,7 @@ def inputs_of(plan: Plan) -> Iterator[tuple[Picture | None, Mask | None]]:
             picture = pixels.fit(Picture(base), size.width, size.height, how)
         if mask is not None:
             repaint = masks.mask_of(Picture(mask), str(plan.recipe.mask_video))
+            repaint = replace(repaint, soft=plan.recipe.soft_mask)
             repaint = pixels.fit_mask(
                 repaint.inverted() if plan.recipe.invert_mask else repaint, size.width, size.height, how
             )

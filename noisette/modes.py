@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noisette.clip_plan import BETWEEN
 from noisette.noise import Noise, slerp
 from noisette.sampling import Callback, Denoise, Draw, Level, ancestral_step, keep
 from noisette.schedules import from_strength
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from noisette.engines import Array
     from noisette.families import Model
     from noisette.recipe import Recipe
-
-GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,11 @@ class Job:
     prompt: Any
     recipe: Recipe
     streams: Sequence[Noise]
-    seeds: Sequence[int]
+    paths: Sequence[Noise]  # streams beside those, for the base's own path in a variation
     width: int
     height: int
     base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
-    mask: Array  # [1, 1, H, W], 1 is repainted; all of it where no mask is given
+    mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
 
     def draw(self) -> Array:
@@ -102,11 +99,16 @@ def latent_mask(mask: Array, shape: tuple[int, ...]) -> Array:
     return cells.max(axis=(3, 5))
 
 
-def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callback:
-    """After step i the black part of the mask becomes `known(i)`, the base at that level (RePaint without jumps)."""
+def hold(known: Callable[[int], Array], mask: Array, steps: int, count: Callback) -> Callback:
+    """After step i what the mask holds by then becomes `known(i)`, the base at that level.
+
+    Black is always held (RePaint without jumps); a cell of strength s is let go for the last share s of the
+    steps (differential diffusion, Levin and Fried 2023, algorithm 1), white from the first.
+    """
 
     def callback(i: int, x: Array, x0: Array) -> Array:
-        return count(i, mask * x + (1 - mask) * known(i), x0)
+        free = (mask > 0) & (mask >= 1 - (i + 1) / steps)
+        return count(i, np.where(free, x, known(i)), x0)
 
     return callback
 
@@ -138,13 +140,16 @@ def held(job: Job, levels: list[Level]) -> Start:
     """Inpainting with any model: the known region is put back after each step."""
     latents = job.encode()
     noise = job.draw()
-    x = pure_noise(levels[0], noise) if job.recipe.strength == 1.0 else noised(latents, levels[0], noise)
+    mask = job.cells()
+    x = noised(latents, levels[0], noise)
+    if job.recipe.strength == 1.0:  # a grey cell is let go later, and is the base until then
+        x = np.where((mask > 0) & (mask < 1), x, pure_noise(levels[0], noise))
 
     def known(i: int) -> Array:
         """The base after step i; after the last itself, also where levels end short of clean (ddim, SD 1)."""
         return latents if i + 2 == len(levels) else noised(latents, levels[i + 1], noise)
 
-    callback = hold(known, job.cells(), job.count)
+    callback = hold(known, mask, len(levels) - 1, job.count)
     return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"method": "latents held"})
 
 
@@ -161,13 +166,11 @@ def shown(job: Job, levels: list[Level]) -> Start:
 
 
 def img2video(job: Job) -> Start:
-    """From the base standing still, noised; its first frame is held at each step, so that the others follow it."""
+    """From the base standing still, noised; its first frame is held at each step, so that the others follow it.
+
+    Frames between frames likewise: the mixtures of neighbours, noised, while what they lie between is held.
+    """
     return held(job, from_strength(job.levels(), job.recipe.strength))
-
-
-def interpolation(job: Job) -> Start:
-    """Frames between frames: the mixtures of neighbours, noised a little, denoised while the frames are held."""
-    return held(job, from_strength(job.levels(), BETWEEN))
 
 
 def video2video(job: Job) -> Start:
@@ -186,14 +189,13 @@ def variation(job: Job) -> Start:
     strength = job.recipe.strength
     levels = job.levels()
     denoise = job.denoiser(levels)
-    path_streams = [Noise(seed ^ GOLDEN) for seed in job.seeds]
-    latents = job.model.encode_image(job.base, path_streams)
-    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in path_streams])) for level in levels]
+    latents = job.model.encode_image(job.base, job.paths)
+    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in job.paths])) for level in levels]
     own, rest = walk(job, denoise, path, levels)
 
     x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
     steps = iter(own)
-    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
+    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), len(levels) - 1, job.count)
     return Start(
         denoise,
         x,
@@ -232,5 +234,4 @@ MODES: dict[str, Callable[[Job], Start]] = {
     "text2video": text2img,
     "img2video": img2video,
     "video2video": video2video,
-    "interpolation": interpolation,
 }

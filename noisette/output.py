@@ -39,6 +39,7 @@ def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> di
         "mode": plan.mode,
         "size": [plan.size.width, plan.size.height],
         "canvas": [plan.size.canvas_width, plan.size.canvas_height],
+        "windows": [window.describe() for window in plan.windows],
         "engine": plan.engine,
         "precision": plan.recipe.precision,
         "device": plan.recipe.device,
@@ -54,15 +55,14 @@ def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> di
 
 
 def write(plan: Plan, result: Result) -> record.Saved:
-    """Saves a result under the next free name; with a strict mask the kept pixels are proved on the file."""
+    """Saves a result under the next free name; pixels kept exactly are proved on the file."""
     steps = plan.recipe.num_inference_steps
     assert steps is not None
     path = names.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps)
-    strict = plan.recipe.strict_mask and plan.mask is not None
     return record.save(
         path,
         result.picture,
         metadata(plan, result.seed, result.seconds, result.facts),
-        base=plan.base if strict else None,
-        repaint=plan.mask.repaint if strict and plan.mask else None,
+        base=plan.base if plan.exact else None,
+        repaint=plan.mask.repaint if plan.exact and plan.mask else None,
     )

@@ -19,8 +19,8 @@ from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, size_for, written_size
+from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.sizes import Size, Window, size_for, written_size
 
 if TYPE_CHECKING:
     from noisette.clips import Clip
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
+SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 FILES = (".safetensors", *checkpoints.PICKLES)
-NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
-NEEDS_MASK = ("strict_mask", "invert_mask")
+NEEDS_BASE = ("mask_img", "outpaint", "variation", "strength", "fit")
+NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
+NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Plan:
     out: Path
     base: Picture | None
     mask: Mask | None
+    windows: tuple[Window, ...]
     loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
     clip: ClipPlan | None = None
@@ -65,10 +68,23 @@ class Plan:
     @property
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
-        steps = self.steps * (2 if self.mode == "variation" else 1)
+        steps = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
         if self.clip and self.clip.times > 1:
             steps += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return steps * len(self.seeds)
+
+    @property
+    def exact(self) -> bool:
+        """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
+        recipe = self.recipe
+        inward = recipe.feather is not None or recipe.soft_mask or recipe.blend == "poisson"
+        asked = recipe.strict_mask or recipe.outpaint is not None or inward
+        return self.mask is not None and (asked or self.mode == "variation")
+
+    @property
+    def cropped(self) -> bool:
+        """Whether only windows around the mask are composed."""
+        return self.mask is not None and any(window.size != self.size for window in self.windows)
 
     @property
     def suffix(self) -> str:
@@ -94,6 +110,7 @@ class Plan:
             "size": [self.size.width, self.size.height],
             "canvas": [self.size.canvas_width, self.size.canvas_height],
             "hires": self.size.hires,
+            "windows": [window.describe() for window in self.windows],
             "sampler": recipe.sampler,
             "schedule": recipe.schedule,
             "num_inference_steps": recipe.num_inference_steps,
@@ -115,12 +132,14 @@ class Plan:
         """The plan for a person, a line a fact."""
         facts = self.describe()
         width, height = facts["size"]
-        composed = "" if facts["size"] == facts["canvas"] else " (composed at {}x{})".format(*facts["canvas"])
+        same = self.cropped or facts["size"] == facts["canvas"]
+        composed = "" if same else " (composed at {}x{})".format(*facts["canvas"])
         rows = {
             "model": f"{facts['model']} ({facts['family']})",
             "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
             "task": facts["mode"],
             "size": f"{width}x{height}{composed}",
+            **({"crop": self.windows_text()} if self.mask is not None else {}),
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
@@ -131,6 +150,15 @@ class Plan:
             rows["clip"] = "{num_frames} frames, {fps} a second, by {codec}".format(**facts)
         return "\n".join(f"{name:10} {value}" for name, value in rows.items())
 
+    def windows_text(self) -> str:
+        """Which parts of the picture are composed."""
+        if not self.cropped:
+            return f"{self.recipe.crop}: the whole picture"
+        parts = ("{2}x{3} at {0},{1}".format(*w.describe()["box"]) for w in self.windows)
+        canvases = ("{}x{}".format(*w.describe()["canvas"]) for w in self.windows)
+        pairs = zip(parts, canvases, strict=True)
+        return f"{self.recipe.crop}: " + ", ".join(f"{part} composed at {canvas}" for part, canvas in pairs)
+
 
 def mode_of(recipe: Recipe) -> str:
     """text2img, img2img, inpainting, variation or a clip's mode, from which inputs are given. Raises UserError."""
@@ -140,12 +168,16 @@ def mode_of(recipe: Recipe) -> str:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    for name in NEEDS_MASK:
-        if getattr(recipe, name) and recipe.mask_img is None:
-            raise UserError(f"--{name} True needs --base_img and --mask_img")
+    masked = recipe.mask_img is not None or recipe.outpaint is not None
+    for name in (*NEEDS_MASK_IMG, *(() if masked else NEEDS_MASK)):
+        if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
+            raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
+    for name in SETTLED_BY_OUTPAINT:
+        if recipe.outpaint is not None and getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(f"--{name} {getattr(recipe, name)} does not go with --outpaint {recipe.outpaint}")
     if recipe.variation:
         return "variation"
-    if recipe.mask_img is not None:
+    if masked:
         return "inpainting"
     return "text2img" if recipe.base_img is None else "img2img"
 
@@ -158,6 +190,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
+        "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
@@ -167,11 +200,15 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
     return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
 
 
-def check_together(recipe: Recipe, mode: str, family: Family) -> None:
+def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkpoint) -> None:
     """What fields mean beside each other. Raises UserError."""
     steps, strength = recipe.num_inference_steps, recipe.strength
     assert steps is not None
     assert recipe.guidance_scale is not None
+    if recipe.crop is not None:
+        from noisette.windows import check_crop
+
+        check_crop(recipe.crop)
     if mode in PARTWAY and strength is not None and int(steps * strength) < 1:
         raise UserError(
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
@@ -183,6 +220,8 @@ def check_together(recipe: Recipe, mode: str, family: Family) -> None:
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
+    if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
+        raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
     if recipe.guidance_start > recipe.guidance_end:
         raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
 
@@ -244,43 +283,34 @@ def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     return tuple(found)
 
 
-def read_inputs(recipe: Recipe, clip: Clip | None) -> tuple[Picture | None, Mask | None, list[str]]:
-    """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
+def read(recipe: Recipe, clip: Clip | None) -> tuple[Picture | None, Mask | None, list[str]]:
+    """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None and clip is None:
         return None, None, []
-    from noisette import masks, reading
+    from noisette.inputs import read_inputs
 
-    base = reading.read(reading.resolve(recipe.base_img)) if recipe.base_img is not None else None
-    if base is not None and recipe.moving:
-        base = clip_plan.as_frame(recipe, base)
-    if recipe.mask_img is None:
-        return base, None, []
-    mask = masks.read_mask(reading.resolve(recipe.mask_img))
-    if recipe.invert_mask:
-        mask = mask.inverted()
-    if recipe.fit is None:
-        masks.check_same_size(base or clip, mask)
-    return base, mask, masks.lint(mask)
+    return read_inputs(recipe, clip)
 
 
-def fit_inputs(
+def fit(
     base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
 ) -> tuple[Picture | None, Mask | None, list[str]]:
-    """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
+    """Base and mask, if any, at the size that is written, and what is worth a note. Raises UserError."""
     if base is None and mask is None:
         return None, None, []
-    from noisette import masks, pixels
+    from noisette.inputs import fit_inputs
 
-    how = recipe.fit or "crop"
-    fitted = pixels.fit(base, size.width, size.height, how) if base is not None else None
-    notes = []
-    if base is not None and fitted is not None and fitted.size != base.size:
-        notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
+    return fit_inputs(base, mask, recipe, size.width, size.height)
+
+
+def windows_of(mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint) -> tuple[Window, ...]:
+    """What is composed: the whole picture, or with --crop windows around what the mask repaints."""
     if mask is None:
-        return fitted, None, notes
-    mask = pixels.fit_mask(mask, size.width, size.height, how)
-    masks.lint(mask)
-    return fitted, mask, notes
+        return (Window(0, 0, size),)
+    from noisette.windows import windows_for
+
+    assert recipe.crop is not None
+    return windows_for(mask.repaint, recipe.crop, size, checkpoint.native_side, checkpoint.vae_scale_factor)
 
 
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
@@ -314,7 +344,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if recipe.moving:
         recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
     recipe = fill(recipe, mode, family, defaults)
-    check_together(recipe, mode, family)
+    check_together(recipe, mode, family, checkpoint)
     if recipe.motion_adapter not in (None, "none"):
         checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
     idle = without_effect(recipe)
@@ -322,16 +352,17 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
     loras = loras_of(recipe, engine)
-    base, mask, notes = read_inputs(recipe, base_clip)
+    base, mask, notes = read(recipe, base_clip)
     shape = base or base_clip
     width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
-    base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
+    base, repaint, fit_notes = fit(base, mask, recipe, size)
+    windows = (Window(0, 0, size),) if clip else windows_of(repaint, recipe, size, checkpoint)
     notes += clip_plan.notes(recipe, mode, size, base_clip)
-    if min(width, height) < checkpoint.native_side:
+    if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
         from noisette.names import check_writable
@@ -352,6 +383,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         out,
         base,
         repaint,
+        windows,
         loras,
         (*idle, *fit_notes, *notes),
         clip,

@@ -31,6 +31,12 @@ class Kept:
     differing: int
     sha256: str
 
+    def to_text(self) -> str:
+        """For a person."""
+        if self.differing:
+            return f"NOT PROVED, {self.differing:,} of {self.count:,} kept pixels differ"
+        return f"{self.count:,} kept pixels, none differs"
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -57,9 +63,7 @@ class Saved:
             return f"{self.path}: NOT PROVED, the file as re-read is not the picture that was made"
         if self.kept is None:
             return str(self.path)
-        if self.kept.differing:
-            return f"{self.path}: NOT PROVED, {self.kept.differing:,} of {self.kept.count:,} kept pixels differ"
-        return f"{self.path}: {self.kept.count:,} kept pixels, none differs"
+        return f"{self.path}: {self.kept.to_text()}"
 
 
 def pixel_hash(picture: Picture) -> str:

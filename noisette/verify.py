@@ -1,4 +1,7 @@
-"""Is a file what it says? Its picture or clip is made again from its own recipe and compared, pixel for pixel."""
+"""Is a file what it says? Its kept pixels are held against the base; its picture or clip is made again and compared.
+
+The first needs neither the model nor the engine, and says so by itself.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ import numpy as np
 from noisette import clip_record, clips, engines, record, video
 from noisette.errors import UserError
 from noisette.generate import generate
+from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
 from noisette.output import versions
 from noisette.plan import Plan, plan
 from noisette.reading import Picture, read, resolve
 from noisette.recipe import from_mapping
+from noisette.record import Kept
 
 TOLERANCE = 45.0  # dB: other kernels, threads or batch sizes round otherwise; a change one could see is far below
 LOSSY = 35.0  # dB, the worst frame of a clip through a lossy codec
@@ -23,26 +28,56 @@ LOSSY = 35.0  # dB, the worst frame of a clip through a lossy codec
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found: identical, within tolerance, different, or not repeatable; `why` names what differs."""
+    """What `verify` found: identical, within tolerance, different, not repeatable or not rendered.
+
+    `why` names what differs; `kept` is how the file's kept pixels compare with the base as it is now, if it has any.
+    """
 
     path: Path
     word: str
     psnr: float | None
     why: tuple[str, ...] = ()
+    kept: Kept | None = None
 
     @property
     def good(self) -> bool:
-        """Identical or within tolerance."""
-        return self.word in ("identical", "within tolerance")
+        """No kept pixel differs, and the picture, if made again, is identical or within tolerance."""
+        proved = self.kept is None or self.kept.differing == 0
+        return proved and self.word in ("identical", "within tolerance", "not rendered")
 
     def to_text(self) -> str:
         """The line for a person."""
         found = self.word if self.psnr is None or self.psnr == np.inf else f"{self.word} ({self.psnr:.1f} dB)"
-        return f"{self.path}: {found}" + "".join(f"; {reason}" for reason in self.why)
+        facts = (found, *(() if self.kept is None else (self.kept.to_text(),)), *self.why)
+        return f"{self.path}: " + "; ".join(facts)
+
+
+def verify_kept(path: Path) -> Verdict:
+    """Holds the file's kept pixels against the base, by its mask. Raises UserError for a file that has none."""
+    path = resolve(str(path))
+    claims = read_metadata(path)
+    if "kept" not in claims:
+        raise UserError(f"{path} has no kept pixels to check: it was made without --strict_mask")
+    reasons = changed_inputs(claims)
+    if any("is gone" in reason for reason in reasons):
+        return Verdict(path, "not repeatable", None, tuple(reasons))
+    return Verdict(path, "not rendered", None, tuple(reasons), kept_now(read(path), claims))
+
+
+def kept_now(written: Picture, claims: dict[str, Any]) -> Kept | None:
+    """How the pixels that the file says it kept compare with the base on disk. Raises UserError."""
+    if "kept" not in claims:
+        return None
+    base, mask = written_inputs(from_mapping(claims["recipe"]))
+    assert mask is not None
+    return record.kept_in(written, base, mask.repaint)
 
 
 def verify_file(path: Path, engine: str | None = None) -> Verdict:
-    """Makes the file's picture again, on its own engine or the named one. Raises UserError if it has no recipe."""
+    """Makes the file's picture again, on its own engine or the named one, and checks its kept pixels.
+
+    Raises UserError if it has no recipe.
+    """
     path = resolve(str(path))
     claims = read_metadata(path)
     if "provenance" not in claims:
@@ -52,11 +87,12 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
     if any("is gone" in reason for reason in reasons):
         return Verdict(path, "not repeatable", None, tuple(reasons))
     planned = plan(recipe)
+    kept = None if recipe.moving else kept_now(read(path), claims)
     reasons += edited_clip(path, claims) if recipe.moving else edited(read(path), claims)
     enough = LOSSY if planned.clip and not planned.clip.codec.lossless else TOLERANCE
     psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims)
     if psnr == np.inf:
-        return Verdict(path, "identical", psnr, tuple(reasons))
+        return Verdict(path, "identical", psnr, tuple(reasons), kept)
     now = {
         "engine": planned.engine,
         "model_hash": planned.checkpoint.weights_hash,
@@ -68,7 +104,8 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
         for name, value in now.items()
         if claims["provenance"].get(name) != value
     ]
-    return Verdict(path, "within tolerance" if psnr >= enough else "different", psnr, tuple(reasons))
+    word = "within tolerance" if psnr >= enough else "different"
+    return Verdict(path, word, psnr, tuple(reasons), kept)
 
 
 def compare(path: Path, planned: Plan, claims: dict[str, Any]) -> tuple[float, list[str]]:

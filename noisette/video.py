@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from noisette import clip_plan, clip_record, generate, names, output
 from noisette.clips import Frame
+from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
 from noisette.motion import along, even_stops, windowed
-from noisette.noise import Noise
+from noisette.noise import Varied
+from noisette.recipe import parse_chain
 from noisette.record import Saved
 from noisette.sampling import Denoise, Level
 
@@ -92,7 +94,7 @@ class ClipJob(Job):
 
     def _inputs(self) -> Iterator[tuple[Array, Array]]:
         for base, mask in clip_plan.inputs_of(replace(self.plan, clip=self.clip)):
-            yield generate.on_canvas(self.plan, base, mask)
+            yield on_canvas(replace(self.plan, base=base, mask=mask), self.plan.windows[0])
 
     def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
         """The model's denoiser on each window of frames, with the prompts that hold there."""
@@ -115,22 +117,30 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
     recipe, size, clip = plan.recipe, plan.size, plan.clip
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt([text for _, text in clip.prompts], recipe.negative_prompts)
-    sampled = clip.sampled()
-    nothing = generate.NOTHING
+    sampled, chain = clip.sampled(), parse_chain(recipe)
+    nothing = np.zeros(0, np.float32)
     for seed in plan.seeds:
         began = time.perf_counter()
         seeds = (seed, *clip.walk)
-        streams = [Noise(each) for each in seeds]
+        streams = [Varied(each, chain) for each in seeds]
         job = ClipJob(
-            model, at_frames(prompt, sampled, recipe.loop), recipe, streams, seeds, size.canvas_width,
+            model, at_frames(prompt, sampled, recipe.loop), recipe, streams, (), size.canvas_width,
             size.canvas_height, nothing, nothing, progress, plan, sampled,
         )  # fmt: skip
         latents, facts = generate.sample(plan.mode, job)
         if clip.times > 1:
             known = spread_out(latents, clip, recipe.loop)
-            job = replace(job, clip=clip, known=known, prompt=at_frames(prompt, clip, recipe.loop))
-            latents, _ = generate.sample("interpolation", job)
-        yield ClipResult(seed, frames_of(plan, model, latents), began, {**facts, **generate.said_of(prompt)})
+            between = replace(recipe, strength=clip_plan.BETWEEN)
+            here = at_frames(prompt, clip, recipe.loop)
+            latents, _ = generate.sample(
+                "img2video", replace(job, recipe=between, clip=clip, known=known, prompt=here)
+            )
+        yield ClipResult(
+            seed,
+            frames_of(plan, model, latents),
+            began,
+            {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)},
+        )
 
 
 def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
@@ -155,7 +165,7 @@ def frames_of(plan: Plan, model: Any, latents: Array) -> Iterator[Frame]:
             yield np.ascontiguousarray(base.data)
             continue
         image = model.decode(np.ascontiguousarray(latents[:, :, i]))[0]
-        yield generate.finish(plan, image, base, mask).data
+        yield finish(replace(plan, base=base, mask=mask), [image])[0].data
 
 
 def held(plan: Plan) -> clip_record.Held | None:

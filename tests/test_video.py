@@ -208,21 +208,21 @@ def test_image_refuses_a_clips_recipe(
 
 def test_memory_does_not_grow_with_length(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While frames are made and written, at most a few are alive."""
-    from noisette import generate
+    from noisette import video as clips
 
     alive: list[weakref.ref[Any]] = []
     most = 0
-    plain = generate.finish
+    plain = clips.finish
 
     def watched(*arguments: Any) -> Any:
         nonlocal most
-        picture = plain(*arguments)
+        picture, facts = plain(*arguments)
         alive.append(weakref.ref(picture.data))
         gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
-        return picture
+        return picture, facts
 
-    monkeypatch.setattr(generate, "finish", watched)
+    monkeypatch.setattr(clips, "finish", watched)
     walk = ["--prompt", "cat", "--walk_to", "6", "--img_w", "32", "--img_h", "32", "--frames", "24"]
     assert video(folder, tmp_path, monkeypatch, *walk) == 0
     assert 1 <= most <= 4

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from noisette.engines.openvino import vae
+from noisette.engines.openvino.graph import Weights
 from noisette.train import wavelet
 from noisette.train.checkpoint import Run
 from noisette.train.compose import on_colour, on_white
@@ -40,9 +44,35 @@ def build(config: Config) -> AutoencoderKL:
     return network.to(memory_format=torch.channels_last)
 
 
+def trained(folder: Path, config: Config) -> AutoencoderKL:
+    """The network with the averaged weights of the last checkpoint, for use."""
+    network = build(config)
+    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
+    return network.eval()
+
+
 def encode(network: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Pixels [B, 3, H, W] in [-1, 1] to latents [B, C, H/16, W/16]: the posterior's mean."""
     return network.encode(pixels).latent_dist.mean
+
+
+def compiled(network: AutoencoderKL) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Encoder uint8 [B, H, W, 3] -> latents and decoder latents -> uint8, by openvino: thrice as fast as torch."""
+    tensors = {name: np.ascontiguousarray(value.numpy()) for name, value in network.state_dict().items()}
+    config, weights = dict(network.config), Weights(tensors.__getitem__, "vae")
+    core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    encoder = core.compile_model(vae.build_encoder(config, weights), "CPU", settings)
+    decoder = core.compile_model(vae.build_decoder(config, weights), "CPU", settings)
+
+    def encode_all(pictures: np.ndarray) -> np.ndarray:
+        moments = encoder({"pixels": to_pixels(pictures).contiguous().numpy()})["moments"]
+        return np.split(moments, 2, axis=1)[0]
+
+    def decode_all(latents: np.ndarray) -> np.ndarray:
+        pixels = decoder({"latents": latents})["pixels"].transpose(0, 2, 3, 1)
+        return ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+
+    return encode_all, decode_all
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:

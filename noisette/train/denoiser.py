@@ -47,20 +47,17 @@ def table(config: Config) -> Table:
     return make_table("scaled_linear", scheduler["beta_start"], scheduler["beta_end"], 1000, True)
 
 
-@torch.inference_mode()
 def encode_examples(folder: Path, config: Config) -> None:
     """Writes latents.npy [N, C, h, w] of all examples, whitened by channel, and whitening.npz."""
     if (folder / "latents.npy").exists():
         return
-    network = autoencoder.build(config)
-    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
-    network.eval()
+    encode, _ = autoencoder.compiled(autoencoder.trained(folder, config))
     entries, cut_outs = read_pictures(folder)
     examples = make_examples(entries, cut_outs, config["data"])
     encoded = []
     for first in range(0, len(examples), 16):
         batch = [draw(example, cut_outs[example.picture]) for example in examples[first : first + 16]]
-        encoded.append(autoencoder.encode(network, autoencoder.to_pixels(np.stack(batch))).numpy())
+        encoded.append(encode(np.stack(batch)))
     latents = np.concatenate(encoded)
     mean = latents.mean((0, 2, 3))
     deviation = latents.std((0, 2, 3))

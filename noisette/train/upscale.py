@@ -49,7 +49,6 @@ class Upscaler(nn.Module):
         return larger + F.pixel_shuffle(self.last(x), 2)
 
 
-@torch.inference_mode()
 def prepare(folder: Path, config: Config) -> None:
     """Writes large.npy [N, 2 side, 2 side, 3] and small.npy [2, N, side, side, 3]: shrunk, and autoencoded then."""
     if (folder / "small.npy").exists():
@@ -65,14 +64,11 @@ def prepare(folder: Path, config: Config) -> None:
         wanted = [known[i] for i in sorted(rng.choice(len(known), settings["pictures"], replace=False))]
         drawn = render(package, wanted, 2 * side)
         large += [on_colour(c, rng) if rng.random() < COLOURED else on_white(c) for c in drawn]
-    network = autoencoder.build(config)
-    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
-    network.eval()
+    encode, decode = autoencoder.compiled(autoencoder.trained(folder, config))
     small = np.zeros((2, len(large), side, side, 3), np.uint8)
     for row, picture in enumerate(large):
         small[0, row] = halve(picture)
-        pixels = network.decode(autoencoder.encode(network, autoencoder.to_pixels(small[:1, row]))).sample
-        small[1, row] = ((pixels[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().clip(0, 255)
+        small[1, row] = decode(encode(small[:1, row]))[0]
     np.save(folder / "large.npy", np.stack(large))
     np.save(folder / "small.npy", small)
     print(f"upscale: {len(large)} pictures", flush=True)
@@ -95,7 +91,7 @@ def train(folder: Path, config: Config) -> None:
     run.resume()
     large, small = np.load(folder / "large.npy", mmap_mode="r"), np.load(folder / "small.npy", mmap_mode="r")
     _, shaded = read_pictures(folder)
-    held_out = len(large) // 20
+    held_out = -(-len(large) // 20)
     for minutes in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"]):
         for group in optimizer.param_groups:
             group["lr"] = settings["learning_rate"] * max(0.02, 1 - minutes / settings["minutes"])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from noisette.cli import run
 from noisette.errors import UserError
-from noisette.train import autoencoder, captions, compose, data, denoiser, examples
+from noisette.train import autoencoder, captions, compose, data, denoiser, examples, upscale, vectors
 from noisette.train.checkpoint import Run
 from noisette.train.config import read_config
 
@@ -28,6 +28,7 @@ def tiny() -> dict[str, dict[str, Any]]:
     config["autoencoder"] |= {"sides": [16, 32], "minutes": [0.01, 0.01], "batch": [4, 2]}
     config["denoiser"] |= {"channels": [32, 32], "attention": [False, True], "heads": [2, 2], "batch": 4}
     config["denoiser"] |= {"minutes": 0.02}
+    config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
     return config
 
@@ -134,6 +135,34 @@ def test_what_is_clear_shows_the_ground(tmp_path: Path) -> None:
     assert (compose.on_white(data.open_picture(tmp_path / "clear.png", 4)) == 255).all()
 
 
+def vector_package(folder: Path, colour: str) -> None:
+    """An unpacked iconify package of three icons, one of them a flag."""
+    body = f'<circle cx="8" cy="8" r="6" fill="{colour}"/>'
+    icons = {name: {"body": body} for name in ("disc", "circle", "flag-x")}
+    (folder / "package").mkdir(parents=True)
+    data.write_json(folder / "package" / "icons.json", {"icons": icons, "width": 16, "height": 16})
+
+
+def test_vector_pictures_are_rendered_at_any_size_without_flags(tmp_path: Path) -> None:
+    vector_package(tmp_path, "red")
+    assert vectors.names(tmp_path) == ["circle", "disc"]
+    (drawn,) = vectors.render(tmp_path, ["disc"], 48)
+    assert drawn.shape == (48, 48, 4)
+    assert tuple(drawn[24, 24]) == (255, 0, 0, 255)
+    assert drawn[0, 0, 3] == 0
+
+
+def test_patches_of_both_sizes_show_the_same() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    large = np.broadcast_to(ramp[None, :, None], (1, 64, 64, 3)).copy()
+    small = np.stack([upscale.halve(large[0])[None]] * 2)
+    for _ in range(20):
+        settings = {"patch": 16, "shaded": 0.0}
+        given, wanted = upscale.draw(large, small, large, settings, rng)
+        assert np.abs(upscale.halve(wanted).astype(int) - given).max() <= 1
+
+
 def losses(folder: Path, config: dict[str, dict[str, Any]], steps: int) -> list[float]:
     """The losses of a small regression, resumed from `folder`, until `steps` in all."""
     torch.manual_seed(0)
@@ -220,6 +249,10 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     bert_tokenizer().save_pretrained(package)
     (package / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n", encoding="utf-8")
     (package / "special_tokens_map.json").write_text("{}", encoding="utf-8")
+    vector_package(tmp_path / "packages" / "noto", "red")
+    vector_package(tmp_path / "packages" / "fluent-flat", "blue")
+    upscale.train(tmp_path, config)
+    upscale.export(tmp_path, config, tmp_path / "model-upscale")
     export.export(tmp_path, config, tmp_path / "model")
 
     from diffusers import StableDiffusionPipeline
