@@ -33,6 +33,7 @@ class Model:
     licence: str
     defaults: dict[str, object] = field(default_factory=dict)
     max_aspect: float | None = None
+    motion_adapter: str | None = None
 
 
 FAMILIES = {
@@ -69,6 +70,7 @@ MODELS = {
             "stable-diffusion",
             "Stable Diffusion 1.5, photographs and art at 512x512",
             "CreativeML OpenRAIL-M",
+            motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
         ),
         Model(
             "sd-1.5-inpainting",
@@ -97,6 +99,7 @@ MODELS = {
             "stable-diffusion",
             "a well-liked fine-tune of Stable Diffusion 1.5",
             "CreativeML OpenRAIL-M",
+            motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
         ),
     )
 }

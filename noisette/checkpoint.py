@@ -22,7 +22,7 @@ from noisette.errors import UserError
 from noisette.tensors import Tensor, read_header, read_headers
 
 NETWORKS = ("unet", "vae", "text_encoder")
-MOTION = "motion_adapter"
+MOTION, WEIGHTS = "motion_adapter", "diffusion_pytorch_model.safetensors"
 COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
 STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
@@ -130,10 +130,14 @@ def locate(model: str, prediction_type: str | None = None) -> Checkpoint:
 
 def fetch(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint with all weights on this disk and their files whole. Raises UserError."""
-    if checkpoint.downloads:
+    wanted: dict[str, list[str]] = {}
+    for name in checkpoint.downloads:
+        owner, repository, file = name.split("/", 2)
+        wanted.setdefault(f"{owner}/{repository}", []).append(file)
+    for model, files in wanted.items():
         from noisette.hub import download
 
-        download(checkpoint.model, [name.removeprefix(checkpoint.model + "/") for name in checkpoint.downloads])
+        download(model, files)
     for paths in checkpoint.weights.values():
         read_headers(paths)
     return checkpoint
@@ -174,22 +178,29 @@ def from_folder(
 
 
 def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint with motion modules beside its UNet: "model" for those in its own folder, or a folder.
+    """The checkpoint with motion modules beside its UNet: "model" for those in its own folder, a folder, a hub id.
 
     Raises UserError: not there, damaged, or made for a UNet of other widths.
     """
     folder = checkpoint.folder / MOTION if where == "model" and checkpoint.folder else Path(where).expanduser()
+    missing: tuple[str, ...] = ()
+    if not folder.exists() and HUB_ID.fullmatch(where):
+        from noisette.hub import download
+
+        folder = download(where, ["config.json"])
+        missing = () if (folder / WEIGHTS).is_file() else (f"{where}/{WEIGHTS}",)
     if not (folder / "config.json").is_file():
         raise UserError(f"--motion_adapter {where}: no folder with config.json, as diffusers' MotionAdapter has it")
     config = read_json(folder / "config.json")
     widths, wanted = config.get("block_out_channels"), checkpoint.configs["unet"]["block_out_channels"]
     if list(widths or []) != list(wanted):
         raise UserError(f"--motion_adapter {where} is made for a UNet of widths {widths}, this one has {wanted}")
-    names = [f"{MOTION}/{path.name}" for path in folder.iterdir()]
+    names = [f"{MOTION}/{path.name}" for path in folder.iterdir()] if not missing else [f"{MOTION}/{WEIGHTS}"]
     files = tuple(folder / Path(name).name for name in weight_names(where, MOTION, names))
-    read_headers(files)
+    if not missing:
+        read_headers(files)
     configs, weights = checkpoint.configs | {MOTION: config}, checkpoint.weights | {MOTION: files}
-    return replace(checkpoint, configs=configs, weights=weights)
+    return replace(checkpoint, configs=configs, weights=weights, downloads=(*checkpoint.downloads, *missing))
 
 
 def from_file(model: str, path: Path, prediction_type: str | None = None) -> Checkpoint:

@@ -9,8 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette.catalog import MODELS
 from noisette.errors import UserError
-from noisette.recipe import CODECS, MAX_FRAMES, Recipe, parse_seeds
+from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, Recipe, parse_seeds
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
@@ -22,18 +23,25 @@ if TYPE_CHECKING:
     from noisette.sizes import Size
 
 NUM_FRAMES, FPS = 16, 8.0
+BETWEEN = 0.5  # strength of frame interpolation: enough to sharpen a mixture of two frames
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
+LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
+NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
 NEEDS = {"strength": "--base_img or --base_video", "fit": "--base_img or --base_video", "mask_img": "--base_img or"
          " --base_video", "mask_video": "--base_img or --base_video"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to."""
+    """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to.
+
+    `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
+    """
 
     num_frames: int
+    times: int
     fps: Fraction
     codec: Codec
     base: Clip | None
@@ -48,6 +56,11 @@ class ClipPlan:
     def overlap(self) -> int:
         """Frames that neighbouring windows share: a quarter, where motion modules tie frames together."""
         return self.window // 4 if self.tied else 0
+
+    def sampled(self) -> ClipPlan:
+        """The clip before frames are made between its frames."""
+        prompts = tuple((frame // self.times, prompt) for frame, prompt in self.prompts)
+        return replace(self, num_frames=-(-self.num_frames // self.times), times=1, prompts=prompts)
 
     def describe(self) -> dict[str, Any]:
         """As JSON values."""
@@ -64,13 +77,14 @@ def mode_of(recipe: Recipe) -> str:
         for name, needed in NEEDS.items():
             if getattr(recipe, name) is not None:
                 raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
-    for name in ("strict_mask", "invert_mask"):
-        if getattr(recipe, name) and recipe.mask_img is None and recipe.mask_video is None:
-            raise UserError(f"--{name} True needs --mask_img or --mask_video")
+    for name in NEEDS_MASK if recipe.mask_img is None and recipe.mask_video is None else ():
+        if getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")
     if recipe.strict_first_frame and recipe.base_img is None:
         raise UserError("--strict_first_frame True needs --base_img")
-    if recipe.variation:
-        raise UserError("--variation True is for pictures: python3 image.py makes variations")
+    for name in ("variation", "outpaint"):
+        if getattr(recipe, name):
+            raise UserError(f"--{name} {getattr(recipe, name)} is for pictures: see python3 image.py")
     if recipe.base_img is not None:
         return "img2video"
     return "text2video" if recipe.base_video is None else "video2video"
@@ -89,15 +103,17 @@ def parse_motion(text: str) -> tuple[str, float]:
 def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -> Recipe:
     """Gives each open field of a clip its value: the base's frames and rate, or 16 frames at 8 a second.
 
-    Motion modules: the model's own, where it has some. Raises UserError for a clip that can't do without.
+    Motion modules: the model's own, or those the catalog names. Raises UserError for a clip that can't do without.
     """
     exact = recipe.strict_mask or recipe.strict_first_frame
     still = bool(recipe.walk_to)
+    row = MODELS.get(recipe.model)
+    own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
-        "fps": float(base.fps) if base else FPS,
+        "fps": float(base.fps) if base else FPS * recipe.interpolate,
         "codec": "ffv1" if exact else "h264",
-        "motion_adapter": MODEL if checkpoint.has_motion and not still else NONE,
+        "motion_adapter": NONE if still else own,
     }
     recipe = replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
     travels = len(parse_travel(recipe.prompt)) > 1
@@ -127,6 +143,10 @@ def check_clip(recipe: Recipe, codec: Codec, base: Clip | None, mask: Clip | Non
     frames = recipe.num_frames or 0
     if base is not None and base.num_frames < frames:
         raise UserError(f"--num_frames {frames} is more than the {base.num_frames} that {base.path} has")
+    if mask is not None and recipe.interpolate > 1:
+        raise UserError(
+            f"--interpolate {recipe.interpolate} can't stand beside --mask_video, which has its own frames"
+        )
     if mask is not None and mask.num_frames < frames:
         raise UserError(
             f"--mask_video {mask.path} has {mask.num_frames} frames, the clip {frames}: --num_frames"
@@ -153,6 +173,13 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     codec = ROWS[recipe.codec]
     check_clip(recipe, codec, base, mask)
     pixels_for(codec, size.width, size.height)
+    times, frames = recipe.interpolate, recipe.num_frames
+    if times not in (1, 2, 4) or (times > 1 and base is not None):
+        raise UserError(
+            f"--interpolate {times} is not 1, 2 or 4, or stands beside --base_video, which has its frames"
+        )
+    if times > 1 and int((recipe.num_inference_steps or 0) * BETWEEN) < 1:
+        raise UserError(f"--interpolate {times} needs --num_inference_steps 2 or more")
     prompts = parse_travel(recipe.prompt)
     if prompts[-1][0] >= recipe.num_frames:
         raise UserError(f"--prompt names frame {prompts[-1][0]}: the clip's last is {recipe.num_frames - 1}")
@@ -160,10 +187,18 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     if words:
         prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
     tied = recipe.motion_adapter != NONE
-    window = checkpoint.configs["motion_adapter"]["motion_max_seq_length"] if tied else CHUNK
+    window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to))
-    return ClipPlan(recipe.num_frames, fps, codec, base, mask, prompts, walk, window, tied, scale)
+    written = frames * times if recipe.loop else (frames - 1) * times + 1
+    prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
+    return ClipPlan(written, times, fps, codec, base, mask, prompts, walk, window, tied, scale)
+
+
+def window_of(adapter: dict[str, Any], num_frames: int) -> int:
+    """Frames that motion modules see at once: all they have places for; in longer clips the 16 they learned."""
+    places: int = adapter.get("motion_max_seq_length", 32)
+    return places if num_frames <= places else min(places, LEARNED)
 
 
 def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:
@@ -242,6 +277,7 @@ def inputs_of(plan: Plan) -> Iterator[tuple[Picture | None, Mask | None]]:
             picture = pixels.fit(Picture(base), size.width, size.height, how)
         if mask is not None:
             repaint = masks.mask_of(Picture(mask), str(plan.recipe.mask_video))
+            repaint = replace(repaint, soft=plan.recipe.soft_mask)
             repaint = pixels.fit_mask(
                 repaint.inverted() if plan.recipe.invert_mask else repaint, size.width, size.height, how
             )

@@ -180,7 +180,10 @@ def shown(job: Job, levels: list[Level]) -> Start:
 
 
 def img2video(job: Job) -> Start:
-    """From the base standing still, noised; its first frame is held at each step, so that the others follow it."""
+    """From the base standing still, noised; its first frame is held at each step, so that the others follow it.
+
+    Frames between frames likewise: the mixtures of neighbours, noised, while what they lie between is held.
+    """
     return held(job, from_strength(job.levels(), job.recipe.strength))
 
 

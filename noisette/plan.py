@@ -75,6 +75,8 @@ class Plan:
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
         composing = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
+        if self.clip and self.clip.times > 1:
+            composing += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return (composing + self.refining_steps) * len(self.seeds)
 
     @property
@@ -263,8 +265,6 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
     from noisette.engines import INSTALL, installed
 
-    if recipe.motion_adapter not in (None, clip_plan.NONE):
-        family = replace(family, name=f"{family.name} with motion modules", engines=("torch",))
     if recipe.engine != "auto":
         if recipe.engine not in family.engines:
             raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")

@@ -89,6 +89,7 @@ class Recipe:
     motion_adapter: str = flag(None, "motion modules: a folder, a hub id, or none", only="video")
     walk_to: str = flag("", "seeds the noise walks to from --seed, as 5,9: a clip without motion", only="video")
     loop: bool = flag(False, "the end meets the beginning", only="video")
+    interpolate: int = flag(1, "2 or 4 times the frames, made between by the model", low=1, high=4, only="video")
     strict_first_frame: bool = flag(False, "the first frame is the base picture, byte for byte", only="video")
     codec: str = flag(None, "how the clip is written", choices=CODECS, only="video")
     img_w: int = flag(

@@ -16,7 +16,8 @@ from noisette.clips import Frame
 from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
 from noisette.motion import along, even_stops, windowed
-from noisette.noise import Noise
+from noisette.noise import Varied
+from noisette.recipe import parse_chain
 from noisette.record import Saved
 from noisette.sampling import Denoise, Level
 
@@ -42,6 +43,7 @@ class ClipJob(Job):
 
     plan: Plan = None  # type: ignore[assignment]
     clip: ClipPlan = None  # type: ignore[assignment]
+    known: Array | None = None  # latents [1, C, F, h, w] of which every clip.times-th frame is held
 
     def draw(self) -> Array:
         """Unit normals [1, C, F, h, w]: drawn at once where motion modules tie the frames together, as AnimateDiff.
@@ -63,6 +65,8 @@ class ClipJob(Job):
 
     def encode(self) -> Array:
         """The base's latents [1, C, F, h, w], frame by frame; a picture stands still."""
+        if self.known is not None:
+            return self.known
         return self._encode(lambda base, mask: base)
 
     def encode_kept(self) -> Array:
@@ -79,6 +83,9 @@ class ClipJob(Job):
 
     def cells(self) -> Array:
         """The masks on the latents' grid [1, 1, F, h, w]; a base picture is the first frame, and kept there."""
+        if self.known is not None:
+            between = np.arange(self.clip.num_frames) % self.clip.times > 0
+            return between.astype(np.float32)[None, None, :, None, None]
         shape = self.model.latent_shape(self.width, self.height)
         cells = np.stack([latent_mask(mask, shape) for _, mask in self._inputs()], axis=2)
         if self.plan.base is not None:
@@ -86,7 +93,7 @@ class ClipJob(Job):
         return cells
 
     def _inputs(self) -> Iterator[tuple[Array, Array]]:
-        for base, mask in clip_plan.inputs_of(self.plan):
+        for base, mask in clip_plan.inputs_of(replace(self.plan, clip=self.clip)):
             yield on_canvas(replace(self.plan, base=base, mask=mask), self.plan.windows[0])
 
     def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
@@ -110,21 +117,45 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
     recipe, size, clip = plan.recipe, plan.size, plan.clip
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt([text for _, text in clip.prompts], recipe.negative_prompts)
-    if len(clip.prompts) > 1:
-        stops = [frame for frame, _ in clip.prompts]
-        travelled = along(prompt.positive, stops, clip.num_frames, recipe.loop)
-        prompt = replace(prompt, positive=travelled, negative=prompt.negative[:1])
+    sampled, chain = clip.sampled(), parse_chain(recipe)
     nothing = np.zeros(0, np.float32)
     for seed in plan.seeds:
         began = time.perf_counter()
         seeds = (seed, *clip.walk)
-        streams = [Noise(each) for each in seeds]
+        streams = [Varied(each, chain) for each in seeds]
         job = ClipJob(
-            model, prompt, recipe, streams, (), size.canvas_width, size.canvas_height, nothing, nothing, progress,
-            plan=plan, clip=clip,
+            model, at_frames(prompt, sampled, recipe.loop), recipe, streams, (), size.canvas_width,
+            size.canvas_height, nothing, nothing, progress, plan=plan, clip=sampled,
         )  # fmt: skip
         latents, facts = generate.sample(plan.mode, job)
-        yield ClipResult(seed, frames_of(plan, model, latents), began, {**facts, **generate.said_of(prompt)})
+        if clip.times > 1:
+            known = spread_out(latents, clip, recipe.loop)
+            between = replace(recipe, strength=clip_plan.BETWEEN)
+            here = at_frames(prompt, clip, recipe.loop)
+            latents, _ = generate.sample(
+                "img2video", replace(job, recipe=between, clip=clip, known=known, prompt=here)
+            )
+        yield ClipResult(
+            seed,
+            frames_of(plan, model, latents),
+            began,
+            {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)},
+        )
+
+
+def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
+    """The conditions of each frame where the prompt changes; as they are where one serves all."""
+    if len(clip.prompts) == 1:
+        return prompt
+    travelled = along(prompt.positive, [frame for frame, _ in clip.prompts], clip.num_frames, loop)
+    return replace(prompt, positive=travelled, negative=prompt.negative[:1])
+
+
+def spread_out(latents: Array, clip: ClipPlan, loop: bool) -> Array:
+    """Latents [1, C, F, h, w] at every clip.times-th frame of the clip, and between them by slerp."""
+    stops = [i * clip.times for i in range(latents.shape[2])]
+    frames = along(latents[0].swapaxes(0, 1), stops, clip.num_frames, loop)
+    return np.ascontiguousarray(frames.swapaxes(0, 1)[None])
 
 
 def frames_of(plan: Plan, model: Any, latents: Array) -> Iterator[Frame]:

@@ -94,6 +94,23 @@ def test_neighbours_of_a_walk_resemble_each_other_and_ends_are_the_pictures_of_t
     assert steps.max() < np.abs(frames[0] - frames[-1]).mean()
 
 
+@pytest.mark.parametrize(("loop", "count"), [([], 5), (["--loop"], 6)])
+def test_interpolation_adds_frames_and_keeps_those_between_which_it_adds(
+    loop: list[str], count: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = ["--prompt", "0: cat; 2: red", "--walk_to", "6", "--img_w", "32", "--img_h", "32", "--frames", "3"]
+    walk += ["--codec", "ffv1", "--steps", "4", *loop]
+    assert video(folder, tmp_path / "few", monkeypatch, *walk) == 0
+    assert video(folder, tmp_path / "many", monkeypatch, *walk, "--interpolate", "2") == 0
+    few, many = (only(tmp_path / name, ".mkv") for name in ("few", "many"))
+    assert clips.probe(many).fps == 2 * clips.probe(few).fps
+    few, many = (np.stack(list(clips.frames(path))).astype(int) for path in (few, many))
+    assert len(many) == count
+    assert np.abs(many[::2] - few).max() <= 1
+    assert (np.abs(many[1] - many[0]).mean(), np.abs(many[1] - many[2]).mean()) > (0, 0)
+    assert np.abs(many[1] - many[0]).mean() < np.abs(many[2] - many[0]).mean()
+
+
 def test_a_strict_mask_keeps_every_black_pixel_of_every_frame(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +169,7 @@ MISTAKES: dict[str, list[str]] = {
     "--codec 'h265' is unknown; did you mean 'h264'?": ["--codec", "h265"],
     "--prompt names frame 9: the clip's last is 3": ["--prompt", "0: cat; 9: red", "--frames", "4"],
     "no folder with config.json": ["--prompt", "cat", "--motion_adapter", "base.mkv"],
+    "--interpolate 3 is not 1, 2 or 4": ["--prompt", "cat", "--walk_to", "6", "--interpolate", "3"],
     "--motion spin has no effect without motion modules": ["--prompt", "cat", "--walk_to", "6", "--motion", "spin"],
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ examples.py     each picture on white, on colours, in other colours (compose.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
 upscale.py      small pictures -> twice the size, taught on vectors.py
+motion.py       the exported model -> motion modules, taught on clips.py
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
@@ -19,7 +20,7 @@ from pathlib import Path
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
 
-STEPS = ("data", "autoencoder", "denoiser", "upscale", "export", "sheet", "evaluate")
+STEPS = ("data", "autoencoder", "denoiser", "upscale", "export", "motion", "sheet", "evaluate")
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -31,14 +32,14 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("step", choices=(*STEPS, "all"), metavar="|".join((*STEPS, "all")))
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML over the shipped configuration")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
-    parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="where export writes the model")
+    parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
     values = parser.parse(argv)
     try:
         import torch
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
-    from noisette.train import autoencoder, data, denoiser, export, sheet, upscale
+    from noisette.train import autoencoder, data, denoiser, export, motion, sheet, upscale
     from noisette.train.config import read_config
 
     torch.set_flush_denormal(True)
@@ -58,6 +59,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         elif step == "export":
             export.export(folder, config, values.to)
             upscale.export(folder, config, values.to.with_name(values.to.name + "-upscale"))
+        elif step == "motion":
+            motion.train(folder, config, values.to)
         elif step == "evaluate":
             package = data.fetch(folder, "efficientnet", config["packages"]["efficientnet"])
             judge.evaluate(values.to, folder, package, config["data"])

@@ -2,6 +2,7 @@
 
     graph.py   layers on openvino ops, with weights straight from the checkpoint
     unet.py    UNet2DConditionModel of the Stable Diffusion families
+    motion.py  motion modules between its layers
     vae.py     AutoencoderKL and AutoencoderTiny
     text.py    CLIPTextModel, CLIPTextModelWithProjection, BertModel
     upscaler.py  the small network that doubles a picture

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import cache_folder, fetch
+from noisette.checkpoint import MOTION, cache_folder, fetch
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import blob_key, compiled
-from noisette.engines.openvino.graph import Weights, check_all_used
+from noisette.engines.openvino.graph import Weights, check_all_used, parameter
+from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
@@ -35,8 +36,9 @@ def load(
     precision: str = "float32",
     loras: Sequence[tuple[Path, float]] = (),
     networks: Sequence[str] = EAGER,
+    motion_scale: float = 1.0,
 ) -> OpenVINONetworks:
-    """The networks of a checkpoint on the CPU, LoRA files merged in at their scales.
+    """The networks of a checkpoint on the CPU, LoRA files merged in at their scales, motion modules in the UNet.
 
     Returns at once: `networks` load in the background, the others when they are first used.
     """
@@ -45,7 +47,7 @@ def load(
         raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
     if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(f"--precision {precision} is not supported by this processor; use float32")
-    return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks)
+    return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks, motion_scale)
 
 
 class OpenVINONetworks:
@@ -58,8 +60,10 @@ class OpenVINONetworks:
         precision: str,
         loras: Sequence[tuple[Path, float]],
         networks: Sequence[str],
+        motion_scale: float = 1.0,
     ) -> None:
         self._core, self._checkpoint, self._precision = core, checkpoint, precision
+        self._moves, self._motion_scale = MOTION in checkpoint.configs, motion_scale
         names = {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
         self._loras = [read_lora(path, scale, names) for path, scale in loras]
         self._unet_config = checkpoint.configs["unet"]
@@ -84,7 +88,9 @@ class OpenVINONetworks:
     def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
         """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
         carried = self._carried({"context": context})
-        inputs = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
+        inputs: dict[str, Any] = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
+        if self._moves:
+            inputs["num_frames"] = np.array([num_frames], np.int64)
         return run(self._model("unet"), inputs, carried)["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
@@ -121,7 +127,11 @@ class OpenVINONetworks:
         config, paths = self._checkpoint.configs[network], self._checkpoint.weights[network]
         merged = [lora for lora in self._loras if network in lora.updates]
         files = [identity(path) for path in paths]
-        adapters = [(identity(lora.path), lora.scale) for lora in merged]
+        adapters: list[Any] = [(identity(lora.path), lora.scale) for lora in merged]
+        moves = self._moves and name == "unet"
+        if moves:
+            files_of_motion = [identity(path) for path in self._checkpoint.weights[MOTION]]
+            adapters.append((self._checkpoint.configs[MOTION], files_of_motion, self._motion_scale))
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         key = blob_key(name, config, files, adapters, self._properties, device)
         group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
@@ -131,7 +141,16 @@ class OpenVINONetworks:
             get: Callable[[str], Any] = MappedTensors(tensors)
             for lora in merged:
                 get = lora.merged(network, get)
-            return build_graph(name, config, get, tensors), get
+            if not moves:
+                return build_graph(name, config, get, tensors), get
+            of_motion = self._checkpoint.tensors(MOTION)
+            get_motion = MappedTensors(of_motion)
+            frames = parameter("num_frames", [1], np.int64)
+            weights = Weights(get_motion, MOTION)
+            motion = Motion(self._checkpoint.configs[MOTION], weights, frames, self._motion_scale)
+            made = build_graph(name, config, get, tensors, motion)
+            check_all_used(MOTION, of_motion, weights.used)
+            return made, (get, get_motion)
 
         folder = cache_folder() / "openvino"
         self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
@@ -144,13 +163,17 @@ def identity(path: Path) -> tuple[str, int, int]:
 
 
 def build_graph(
-    name: str, config: Mapping[str, Any], get: Callable[[str], Any], names: Mapping[str, Any]
+    name: str,
+    config: Mapping[str, Any],
+    get: Callable[[str], Any],
+    names: Mapping[str, Any],
+    motion: Motion | None = None,
 ) -> ov.Model:
     """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
     network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
     weights = Weights(get, network)
     if network == "unet":
-        context, step = unet.build_unet(config, weights)
+        context, step = unet.build_unet(config, weights, motion)
         check_all_used(network, names, weights.used)
         return context if name == "unet_context" else step
     if network == "vae":

@@ -20,6 +20,7 @@ from openvino import opset13 as ops
 
 from noisette.engines.openvino import graph as g
 from noisette.engines.openvino.graph import Node, Weights
+from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 
 DEFAULTS: dict[str, Any] = {
@@ -78,8 +79,8 @@ class Blocks:
     only_cross: bool = False
 
 
-def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Model]:
-    """(context model, step model) of a UNet2DConditionModel config.
+def build_unet(config: Mapping[str, Any], w: Weights, motion: Motion | None = None) -> tuple[ov.Model, ov.Model]:
+    """(context model, step model) of a UNet2DConditionModel config, with motion modules after its layers.
 
     Context model: context [B, T, width] (SDXL also text_embeds [B, P], time_ids [B, 6]) -> named tensors.
     Step model: sample [B, C_in, h, w], time_features [1, block_out_channels[0]] (`time_features`) and those
@@ -127,6 +128,7 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
             if attends(kind, "DownBlock2D"):
                 x = transformer(x, w / "down_blocks" / i / "attentions" / j, block, j, channels[i])
             width = channels[i]
+            x = motion.after(x, "down_blocks", i, j, width) if motion else x
             skips.append((x, width))
         if i < levels - 1:
             pad = c["downsample_padding"]
@@ -147,6 +149,7 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
         x = resnet(x, mid / "resnets" / 0, block, width, width, scale)
         if c["mid_block_type"] == "UNetMidBlock2DCrossAttn":
             x = transformer(x, mid / "attentions" / 0, block, 0, width)
+            x = motion.after(x, "mid_block", levels - 1, 0, width) if motion else x
             x = resnet(x, mid / "resnets" / 1, block, width, width, scale)
 
     for i, kind in enumerate(c["up_block_types"]):
@@ -164,13 +167,15 @@ def build_unet(config: Mapping[str, Any], w: Weights) -> tuple[ov.Model, ov.Mode
             if attends(kind, "UpBlock2D"):
                 x = transformer(x, w / "up_blocks" / i / "attentions" / j, block, j, channels[k])
             width = channels[k]
+            x = motion.after(x, "up_blocks", k, j, width) if motion else x
         if i < levels - 1:
             x = g.upsample(x, size_of=skips[-1][0])
             x = g.conv(x, w / "up_blocks" / i / "upsamplers" / 0 / "conv", width, width)
 
     x = g.group_norm(x, w / "conv_norm_out", width, c["norm_num_groups"], c["norm_eps"])
     x = g.conv(g.activation(c["act_fn"], x), w / "conv_out", width, c["out_channels"], c["conv_out_kernel"])
-    step = g.model({"prediction": x}, [sample, features, *context.carried], "unet")
+    frames = [motion.frames] if motion else []
+    step = g.model({"prediction": x}, [sample, features, *frames, *context.carried], "unet")
     return g.model(context.outputs, context.inputs, "unet_context"), step
 
 

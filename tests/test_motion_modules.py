@@ -135,6 +135,17 @@ def test_the_text_embedding_that_diffusers_drops_is_kept(folder: Path, monkeypat
     assert np.abs(many[:, :, 2] - one).max() < 1e-4
 
 
+@pytest.mark.parametrize(("style", "motion"), [("sd1", ""), ("bert", ""), ("bert", "0.5")])
+def test_both_engines_make_the_same_clip(
+    folder: Path, style: str, motion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (
+        latents_of(recipe(folder, style, engine=engine, motion=motion, sampler="euler"), monkeypatch)
+        for engine in ("torch", "openvino")
+    )
+    assert np.abs(one - other).max() < 2e-3 * np.abs(one).max()
+
+
 def test_an_adapter_for_another_unet_is_refused(folder: Path) -> None:
     other = MotionAdapter(
         block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4
@@ -159,3 +170,27 @@ def test_long_clips_go_through_windows_and_an_exact_first_frame_is_held(
     assert saved.proved
     assert saved.kept is not None
     assert saved.kept.count == 64 * 64
+
+
+def test_an_adapter_from_the_hub_is_planned_by_its_configuration_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noisette import checkpoint, hub
+
+    source = folder / "sd1" / "motion_adapter"
+    asked = []
+
+    def download(model: str, names: list[str]) -> Path:
+        asked.append((model, names))
+        for name in names:
+            (tmp_path / name).write_bytes((source / name).read_bytes())
+        return tmp_path
+
+    monkeypatch.setattr(hub, "download", download)
+    plain = checkpoint.locate(str(folder / "sd1"))
+    found = checkpoint.with_motion(plain, "someone/motion")
+    assert asked == [("someone/motion", ["config.json"])]
+    assert found.downloads == ("someone/motion/diffusion_pytorch_model.safetensors",)
+    checkpoint.fetch(found)
+    assert asked[1:] == [("someone/motion", ["diffusion_pytorch_model.safetensors"])]
+    assert checkpoint.with_motion(plain, "someone/motion").downloads == ()

@@ -1,0 +1,115 @@
+"""Motion modules: what the clips show, and that a training run leaves a folder that makes moving clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers import MotionAdapter
+
+from noisette import engines, video
+from noisette.plan import plan
+from noisette.recipe import Recipe
+from noisette.train import motion
+from noisette.train.clips import MOTIONS, moved
+from noisette.train.config import read_config
+from tests import tiny
+
+
+def square(side: int = 64) -> np.ndarray:
+    """A black square in the middle of white, with a red corner."""
+    picture = np.full((side, side, 3), 255, np.uint8)
+    picture[24:40, 24:40] = 0
+    picture[24:30, 24:30] = (255, 0, 0)
+    return picture
+
+
+def middle(frame: np.ndarray) -> tuple[float, float]:
+    """Where the dark lies (x, y)."""
+    weights = 255.0 - frame.min(axis=-1)
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    return float((x * weights).sum() / weights.sum()), float((y * weights).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_every_motion_begins_with_the_still_itself(name: str) -> None:
+    clip = moved(square(), name, 8)
+    assert clip.shape == (8, 64, 64, 3)
+    assert np.array_equal(clip[0], square())
+    assert not np.array_equal(clip[1], square())
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [("slide left", (-1, 0)), ("slide right", (1, 0)), ("slide up", (0, -1)), ("slide down", (0, 1))],
+)
+def test_slides_go_where_they_say(name: str, direction: tuple[int, int]) -> None:
+    clip = moved(square(), name, 8)
+    (x0, y0), (x1, y1) = middle(clip[0]), middle(clip[-1])
+    assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * 0.35 * 64, atol=1)
+
+
+def test_zooms_bounces_and_spins() -> None:
+    dark = {name: (moved(square(), name, 9) < 128).all(-1).sum((1, 2)) for name in ("zoom in", "zoom out")}
+    assert (np.diff(dark["zoom in"]) > 0).all()
+    assert (np.diff(dark["zoom out"]) <= 0).all()
+    assert dark["zoom out"][-1] < dark["zoom out"][0] / 2
+    heights = [middle(frame)[1] for frame in moved(square(), "bounce", 8)]
+    assert heights[0] == heights[4] == max(heights)
+    assert min(heights) == heights[2] == heights[6]
+    spun = moved(square(), "spin", 4)[1]
+    assert (spun[24:30, 34:40, 0] > 200).all()  # a quarter turn to the right
+    assert (spun[34:40, 34:40] < 50).all()
+
+
+def config() -> dict[str, dict[str, Any]]:
+    made = read_config(None)
+    made["data"] |= {"captions": 2, "grounds": 0, "recoloured": 0}
+    made["motion"] |= {"frames": 4, "clips": 6, "heads": 2, "minutes": 0.02, "warm_up": 2}
+    made["log"] |= {"every": 2}
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three stills as `noisette train data` leaves them, beside a tiny exported model."""
+    names = ("square", "box", "tile")
+    entries = [{"label": name, "tags": [], "group": 3, "held_out": False} for name in names]
+    (tmp_path / "pictures.json").write_text(json.dumps(entries), encoding="utf-8")
+    alpha = np.where((square() < 255).any(-1, keepdims=True), 255, 0).astype(np.uint8)
+    np.save(tmp_path / "pictures.npy", np.stack([np.concatenate([square(), alpha], -1)] * 3))
+    tiny.save("bert", tmp_path / "model")
+    return tmp_path
+
+
+def test_training_leaves_modules_that_the_model_moves_by(folder: Path) -> None:
+    motion.train(folder, config(), folder / "model")
+    lines = [json.loads(line) for line in (folder / "motion.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    adapter = MotionAdapter.from_pretrained(folder / "model" / "motion_adapter")
+    assert max(p.abs().max().item() for n, p in adapter.named_parameters() if ".proj_out." in n) > 0
+    asked = {"prompt": "a box, sliding left", "model": str(folder / "model"), "num_frames": 4, "img_w": 64}
+    planned = plan(Recipe(**asked, img_h=64, seed="1", num_inference_steps=2))
+    assert planned.recipe.motion_adapter == "model"
+    frames = list(next(video.make(planned, engines.load(planned))).frames)
+    assert len(frames) == 4
+    assert not np.array_equal(frames[0], frames[3])
+
+
+def test_clips_are_made_once_for_a_model_and_anew_for_another(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    motion.train(folder, config(), folder / "model")
+    before = (folder / "motion_latents.npy").stat().st_mtime_ns
+    motion.train(folder, config(), folder / "model")
+    assert (folder / "motion_latents.npy").stat().st_mtime_ns == before
+    (folder / "motion.json").write_text('{"made_for": "another"}', encoding="utf-8")
+    motion.train(folder, config(), folder / "model")
+    assert (folder / "motion_latents.npy").stat().st_mtime_ns > before
+    latents = np.load(folder / "motion_latents.npy")
+    assert latents.shape == (6, 4, 16, 8, 8)
+    assert np.isfinite(latents).all()
+    assert latents.std() > 0
