@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "list the models that have a name",
     "inspect": "show what a file says of itself",
     "verify": "make a file's picture again and compare",
+    "sweep": "cross axes over any flag, into a store that survives crashes",
     "train": "train the built-in model",
 }
 
@@ -185,10 +186,23 @@ def train(argv: Sequence[str], prog: str) -> int:
     return train_main(argv, prog)
 
 
+def bench(command: str) -> Callable[[Sequence[str], str], int]:
+    """A command of the bench, imported when it is called."""
+
+    def call(argv: Sequence[str], prog: str) -> int:
+        from noisette.bench import commands
+
+        function: Callable[[Sequence[str], str], int] = getattr(commands, command)
+        return function(argv, prog)
+
+    return call
+
+
 def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
+        "sweep": bench("sweep"),
     }  # fmt: skip
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"noisette {command}"

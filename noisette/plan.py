@@ -21,6 +21,8 @@ from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, size_for, written_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noisette.masks import Mask
     from noisette.reading import Picture
 
@@ -29,6 +31,7 @@ STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
 FILES = (".safetensors", *checkpoints.PICKLES)
 NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
 NEEDS_MASK = ("strict_mask", "invert_mask")
+Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ def fit_inputs(
     return fitted, mask, notes
 
 
-def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
+def find_model(name: str) -> Found:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
     is_there = name != "" and Path(name).exists()
@@ -280,13 +283,21 @@ def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | N
     return checkpoint, family, row.defaults, row.max_aspect
 
 
-def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, download: bool = True) -> Plan:
+def plan(
+    recipe: Recipe,
+    out: Path = Path("out"),
+    lenient: bool = False,
+    download: bool = True,
+    find: Callable[[str], Found] = find_model,
+    read: Callable[[Recipe], tuple[Picture | None, Mask | None, list[str]]] = read_inputs,
+) -> Plan:
     """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
 
-    What an argument would not do is an error, or with `lenient` a note.
+    What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
+    may pass a `find` and a `read` that remember models and inputs.
     """
     mode = mode_of(recipe)
-    checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    checkpoint, family, defaults, max_aspect = find(recipe.model)
     recipe = fill(recipe, mode, family, defaults)
     check_together(recipe, mode, family)
     idle = without_effect(recipe)
@@ -294,7 +305,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
     loras = loras_of(recipe, engine)
-    base, mask, notes = read_inputs(recipe)
+    base, mask, notes = read(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")

@@ -49,7 +49,10 @@ MAX_SEED = 2**63 - 1
 
 
 def flag(default: Any, help: str, **rules: Any) -> Any:
-    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters)."""
+    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters).
+
+    `alters=False`: no picture depends on it, so it is no axis of a sweep.
+    """
     return field(default=default, metadata={"help": help, **rules})
 
 
@@ -80,13 +83,15 @@ class Recipe:
     sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)
     schedule: str = flag(None, "where the noise levels lie", choices=SCHEDULES)
     seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
-    count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
+    count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
     precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
-    batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
+    batch_size: int = flag(
+        1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256, alters=False
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults, and always prompt, model and seed."""

@@ -18,7 +18,7 @@ LAYERS = (  # each may import those before it
     {"engines", "modes", "plan"},
     {"generate", "output"},
     {"verify"},
-    {"cli", "train"},
+    {"cli", "train", "bench"},
     {"__main__"},
 )  # fmt: skip
 

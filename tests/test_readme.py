@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from noisette.bench.commands import asked_cells, sweep_parser
 from noisette.cli import COMMANDS, image_parser, recipe_from
 from tests.process import ROOT
 
@@ -17,6 +18,8 @@ def test_commands_parse(command: str) -> None:
     words = shlex.split(command)
     if words[1] == "-m":
         assert words[3] in COMMANDS
+        if words[3] == "sweep":
+            assert asked_cells(sweep_parser("sweep").parse(words[4:]))[0]
     elif "--help" not in words and "--from" not in words:
         recipe_from(image_parser("image.py").parse(words[2:]))
 

@@ -1,0 +1,130 @@
+"""The bench on the command line: `noisette sweep`, and what is done with its store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noisette.bench.axes import cells, read_sweep
+from noisette.cli import Parser, add_recipe_flags
+from noisette.errors import UserError
+from noisette.recipe import FIELDS, Recipe, check, parse
+
+if TYPE_CHECKING:
+    from noisette.bench.cells import Cell
+    from noisette.bench.store import Store
+
+NAMED_IN_NOTES = 8
+
+
+def sweep_parser(prog: str) -> Parser:
+    """The recipe's flags, and the axes."""
+    parser = Parser(
+        prog=prog,
+        description="Make a picture for each combination of values; a second run makes what is missing.",
+        epilog="An axis: steps=5..50:5 (inclusive), sampler=euler,heun, seed=0..7, img_w+img_h=128+128,192+128"
+        " (zipped), or a file: .toml with [recipe], [axes], where; .csv with a cell a row.",
+    )
+    parser.add_argument(
+        "--sweep", nargs="+", action="extend", default=[], metavar="AXIS", help="NAME=VALUES, or a TOML or CSV file"
+    )
+    only = "only cells with, say, 'steps <= 20 or sampler != heun'"
+    parser.add_argument("--where", action="append", default=[], metavar="TEXT", help=only)
+    add_recipe_flags(parser)
+    parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
+    parser.add_argument("--plan", action="store_true", help="count the cells, estimate the time, and stop")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
+    parser.add_argument("--lenient", action="store_true", help="an argument without effect is a warning")
+    return parser
+
+
+def asked_cells(values: argparse.Namespace) -> tuple[list[Cell], list[str]]:
+    """The resolved cells of a parsed command line, and notes. Raises UserError."""
+    from noisette.bench.cells import resolve
+
+    if not values.sweep:
+        raise UserError("--sweep is missing: name an axis, as in --sweep steps=5..50:5")
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    check(Recipe(**given))
+    return resolve(cells(read_sweep(values.sweep, values.where, given)), values.lenient)
+
+
+def sweep(argv: Sequence[str], prog: str) -> int:
+    """Runs a sweep. Returns 0 when every cell is done and proved, 1 otherwise."""
+    values = sweep_parser(prog).parse(argv)
+    from noisette.bench.run import missing
+    from noisette.bench.store import Store
+    from noisette.names import check_writable
+
+    store = Store(Path(values.out))
+    found, notes = asked_cells(values)
+    check_writable(store.root)
+    for note in notes[:NAMED_IN_NOTES]:
+        print(f"note: {note}", file=sys.stderr)
+    todo = missing(found, store)
+    if values.plan:
+        print(plan_text(found, todo, store, values.json))
+        return 0
+    return carry_out(found, todo, store, values)
+
+
+def plan_text(found: list[Cell], todo: list[Cell], store: Store, as_json: bool) -> str:
+    """How many cells, how many to do, how long."""
+    from noisette.bench.estimate import estimate
+
+    seconds, basis = estimate(found, todo, store)
+    facts: dict[str, Any] = {
+        "cells": len(found),
+        "done": len(found) - len(todo),
+        "to_do": len(todo),
+        "seconds": round(seconds, 1),
+        "told_from": basis,
+        "out": str(store.root),
+    }
+    if as_json:
+        return json.dumps(facts)
+    return (
+        f"{facts['cells']:,} cells, {facts['done']:,} done, {facts['to_do']:,} to do"
+        f"\nabout {duration(seconds)}, told from {basis}\nin {store.root}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 3 min 20 s, 12 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{seconds:.3g} s"
+
+
+def carry_out(found: list[Cell], todo: list[Cell], store: Store, values: argparse.Namespace) -> int:
+    """Makes what is missing, a line a cell, then a summary."""
+    from tqdm import tqdm
+
+    from noisette.bench.run import run
+
+    began, made, failed = time.perf_counter(), 0, 0
+    with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
+        for landed in run(todo, store):
+            made += not landed.error
+            failed += bool(landed.error) or not landed.proved
+            bar.update()
+            bar.clear()
+            if values.json:
+                facts = {"address": landed.cell.address, "file": str(landed.path), "at": landed.cell.at}
+                print(json.dumps({**facts, "proved": landed.proved, "error": landed.error or None}), flush=True)
+            else:
+                print(landed.to_text(), flush=True)
+    seconds = time.perf_counter() - began
+    each = f", {seconds / made:.2f} s each" if made else ""
+    print(
+        f"{len(found):,} cells in {store.root}: {made:,} made, {len(found) - len(todo):,} were there,"
+        f" {failed:,} failed; {duration(seconds)}{each}",
+        file=sys.stderr,
+    )
+    return 1 if failed else 0

@@ -1,0 +1,53 @@
+"""Cells to pictures, on this machine or inside a worker: the only place of the bench where networks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisette import engines, output
+from noisette.bench.cells import Cell, plan_cells
+from noisette.generate import generate
+from noisette.plan import find_model
+from noisette.reading import Picture
+
+if TYPE_CHECKING:
+    from noisette.engines import Networks
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished cell on its way to the store; with a strict mask also what its kept pixels must be."""
+
+    address: str
+    picture: Picture
+    metadata: dict[str, Any]
+    base: Picture | None = None
+    repaint: NDArray[np.bool_] | None = None
+
+
+class Maker:
+    """Keeps the networks of the last cells loaded, and models found."""
+
+    def __init__(self) -> None:
+        self._find = cache(find_model)
+        self._networks: tuple[str, Networks] | None = None
+
+    def make(self, batch: Sequence[Cell], progress: Callable[[], object] = lambda: None) -> Iterator[Made]:
+        """The pictures of cells that differ by seed alone, in their order. Raises UserError."""
+        planned = plan_cells(batch, self._find)
+        if self._networks is None or self._networks[0] != batch[0].networks:
+            self._networks = None  # the old ones go before the new ones come
+            self._networks = batch[0].networks, engines.load(planned)
+        strict = planned.recipe.strict_mask and planned.mask is not None
+        base, repaint = (planned.base, planned.mask.repaint) if strict and planned.mask else (None, None)
+        for cell, result in zip(batch, generate(planned, self._networks[1], progress), strict=True):
+            claims = {"address": cell.address, "at": cell.at, "work": cell.work}
+            yield Made(
+                cell.address, result.picture, {**output.metadata(planned, result), "cell": claims}, base, repaint
+            )
