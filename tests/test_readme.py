@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from noisette.bench.commands import asked_cells, sweep_parser
+from noisette.bench.axes import cells
+from noisette.bench.commands import asked_sweep, sweep_parser
 from noisette.cli import COMMANDS, image_parser, recipe_from
 from tests.process import ROOT
 
@@ -19,7 +20,7 @@ def test_commands_parse(command: str) -> None:
     if words[1] == "-m":
         assert words[3] in COMMANDS
         if words[3] == "sweep":
-            assert asked_cells(sweep_parser("sweep").parse(words[4:]))[0]
+            assert next(cells(asked_sweep(sweep_parser("sweep").parse(words[4:]))))
     elif "--help" not in words and "--from" not in words:
         recipe_from(image_parser("image.py").parse(words[2:]))
 

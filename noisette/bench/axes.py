@@ -24,7 +24,7 @@ from noisette.recipe import ALIASES, FIELDS, Recipe, check_field, kind, nearest,
 MAX_CELLS = 100_000
 NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::({NUMBER}))?")
-FILE_KEYS = ("recipe", "axes", "where")
+FILE_KEYS = ("recipe", "axes", "where", "reference")
 
 Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture
 
@@ -44,6 +44,7 @@ class Sweep:
     given: dict[str, Any] = field(default_factory=dict)
     axes: tuple[Axis, ...] = ()
     where: tuple[Condition, ...] = ()
+    reference: tuple[str, ...] = ()  # axes at one value: what the report compares with
 
 
 def field_name(word: str) -> str:
@@ -150,7 +151,7 @@ def merge(under: Sweep, over: Sweep) -> Sweep:
     names = {name for axis in over.axes for name in axis.names}
     kept = tuple(axis for axis in under.axes if not names & set(axis.names))
     given = {name: value for name, value in {**under.given, **over.given}.items() if name not in names}
-    return Sweep(given, kept + over.axes, under.where + over.where)
+    return Sweep(given, kept + over.axes, under.where + over.where, over.reference or under.reference)
 
 
 def read_file(path: Path) -> Sweep:
@@ -184,7 +185,10 @@ def from_csv(text: str) -> Sweep:
 
 
 def from_toml(text: str) -> Sweep:
-    """[recipe] holds fixed fields, [axes] lists or texts as on the command line, `where` conditions."""
+    """[recipe] holds fixed fields, [axes] lists or texts as on the command line, `where` conditions.
+
+    [reference] names the axes' values that the report compares with.
+    """
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -205,6 +209,7 @@ def from_toml(text: str) -> Sweep:
         given,
         tuple(toml_axis(head, value) for head, value in values.get("axes", {}).items()),
         tuple(parse_condition(condition) for condition in conditions),
+        tuple(f"{name}={value}" for name, value in values.get("reference", {}).items()),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette.bench.axes import cells, read_sweep
+from noisette.bench.axes import Sweep, cells, field_name, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
 from noisette.recipe import FIELDS, Recipe, check, parse
@@ -36,6 +36,7 @@ def sweep_parser(prog: str) -> Parser:
     only = "only cells with, say, 'steps <= 20 or sampler != heun'"
     parser.add_argument("--where", action="append", default=[], metavar="TEXT", help=only)
     add_recipe_flags(parser)
+    add_report_flags(parser)
     parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
     parser.add_argument("--plan", action="store_true", help="count the cells, estimate the time, and stop")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
@@ -43,26 +44,28 @@ def sweep_parser(prog: str) -> Parser:
     return parser
 
 
-def asked_cells(values: argparse.Namespace) -> tuple[list[Cell], list[str]]:
-    """The resolved cells of a parsed command line, and notes. Raises UserError."""
-    from noisette.bench.cells import resolve
-
+def asked_sweep(values: argparse.Namespace) -> Sweep:
+    """The sweep of a parsed command line. Raises UserError."""
     if not values.sweep:
         raise UserError("--sweep is missing: name an axis, as in --sweep steps=5..50:5")
     given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
     check(Recipe(**given))
-    return resolve(cells(read_sweep(values.sweep, values.where, given)), values.lenient)
+    return read_sweep(values.sweep, values.where, given)
 
 
 def sweep(argv: Sequence[str], prog: str) -> int:
     """Runs a sweep. Returns 0 when every cell is done and proved, 1 otherwise."""
     values = sweep_parser(prog).parse(argv)
+    from noisette.bench.cells import resolve
+    from noisette.bench.entries import parse_reference
     from noisette.bench.run import missing
     from noisette.bench.store import Store
     from noisette.names import check_writable
 
+    asked = asked_sweep(values)
     store = Store(Path(values.out))
-    found, notes = asked_cells(values)
+    found, notes = resolve(cells(asked), values.lenient)
+    reference = parse_reference(values.reference or asked.reference)
     check_writable(store.root)
     for note in notes[:NAMED_IN_NOTES]:
         print(f"note: {note}", file=sys.stderr)
@@ -70,7 +73,43 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     if values.plan:
         print(plan_text(found, todo, store, values.json))
         return 0
-    return carry_out(found, todo, store, values)
+    code = carry_out(found, todo, store, values)
+    if store.done():
+        write_report(store.root, values, reference)
+    return code
+
+
+def write_report(folder: Path, values: argparse.Namespace, reference: dict[str, Any]) -> None:
+    """The page, the sheet and the table, with a line to say so. Raises UserError."""
+    from noisette.bench.report import report as make_report
+
+    rows, columns = (None if name is None else field_name(name) for name in (values.rows, values.columns))
+    made = make_report(folder, rows, columns, reference)
+    for note in made.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{made.html}, {made.sheet}, {made.table}: {made.pictures:,} pictures", file=sys.stderr)
+
+
+def add_report_flags(parser: Parser) -> None:
+    """How a report is laid out."""
+    parser.add_argument("--rows", metavar="AXIS", help="the axis down the grid (default: the first)")
+    parser.add_argument("--columns", metavar="AXIS", help="the axis across the grid (default: the second)")
+    parser.add_argument(
+        "--reference", nargs="+", default=[], metavar="NAME=VALUE",
+        help="PSNR, SSIM and CIEDE2000 to the picture at these values of axes, as sampler=heun steps=50",
+    )  # fmt: skip
+
+
+def report(argv: Sequence[str], prog: str) -> int:
+    """Writes the report of a folder."""
+    parser = Parser(prog=prog, description="Write report.html, sheet.png and table.csv of a folder.")
+    parser.add_argument("folder", metavar="DIR")
+    add_report_flags(parser)
+    values = parser.parse(argv)
+    from noisette.bench.entries import parse_reference
+
+    write_report(Path(values.folder), values, parse_reference(values.reference))
+    return 0
 
 
 def plan_text(found: list[Cell], todo: list[Cell], store: Store, as_json: bool) -> str:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A finished cell on its way to the store; with a strict mask also what its kept pixels must be."""
+    """A finished cell on its way to the store; where it is an inpainting, with its fitted base and mask."""
 
     address: str
     picture: Picture
     metadata: dict[str, Any]
     base: Picture | None = None
     repaint: NDArray[np.bool_] | None = None
+    strict: bool = False
 
 
 class Maker:
@@ -44,10 +45,9 @@ class Maker:
         if self._networks is None or self._networks[0] != batch[0].networks:
             self._networks = None  # the old ones go before the new ones come
             self._networks = batch[0].networks, engines.load(planned)
-        strict = planned.recipe.strict_mask and planned.mask is not None
-        base, repaint = (planned.base, planned.mask.repaint) if strict and planned.mask else (None, None)
+        base, repaint = (planned.base, planned.mask.repaint) if planned.mask else (None, None)
+        strict = planned.recipe.strict_mask and repaint is not None
         for cell, result in zip(batch, generate(planned, self._networks[1], progress), strict=True):
             claims = {"address": cell.address, "at": cell.at, "work": cell.work}
-            yield Made(
-                cell.address, result.picture, {**output.metadata(planned, result), "cell": claims}, base, repaint
-            )
+            metadata = {**output.metadata(planned, result), "cell": claims}
+            yield Made(cell.address, result.picture, metadata, base, repaint, strict)

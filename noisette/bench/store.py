@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noisette import names, record
+from noisette.bench import derived
 from noisette.bench.cells import ADDRESS, Cell
+from noisette.bench.files import write_text
 from noisette.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +99,10 @@ class Store:
 
     def land(self, cell: Cell, made: Made) -> record.Saved:
         """Writes a claimed cell's picture and proves the file. Raises UserError, a full disk included."""
-        return record.save(self.path(cell), made.picture, made.metadata, made.base, made.repaint)
+        base, repaint = (made.base, made.repaint) if made.strict else (None, None)
+        saved = record.save(self.path(cell), made.picture, made.metadata, base, repaint)
+        derived.write(self.derived / f"{cell.address}.json", derived.derive(made.picture, made.base, made.repaint))
+        return saved
 
 
 def check_format(path: Path) -> None:
@@ -120,14 +125,3 @@ def is_whole(path: Path) -> bool:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - len(END)))
         return file.read() == END
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole text under the name, in one step; two writers of the same content do no harm."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -131,8 +131,8 @@ def test_a_dead_process_leaves_its_claims_free(tmp_path: Path) -> None:
     found, store = resolved(["steps=1"]), Store(tmp_path)
     store.prepare()
     code = (
-        "import os,sys; from filelock import FileLock; lock=FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True);"
-        "import time; time.sleep(60)"
+        "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire();"
+        "print('held', flush=True); time.sleep(60)"
     )
     lock = store.claims / f"{found[0].address}.lock"
     process = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
