@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "show what a file says of itself",
     "verify": "make a file's picture again and compare",
     "sweep": "cross axes over any flag, into a store that survives crashes",
+    "measure": "numbers of pictures: colour, sharpness, seams, PSNR, SSIM, FID and KID",
     "report": "a page, a contact sheet and a table of a folder of pictures",
     "train": "train the built-in model",
 }
@@ -203,7 +204,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
-        "sweep": bench("sweep"), "report": bench("report"),
+        "sweep": bench("sweep"), "report": bench("report"), "measure": bench("measure"),
     }  # fmt: skip
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"noisette {command}"

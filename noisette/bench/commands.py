@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,40 @@ def report(argv: Sequence[str], prog: str) -> int:
     from noisette.bench.entries import parse_reference
 
     write_report(Path(values.folder), values, parse_reference(values.reference))
+    return 0
+
+
+def measure(argv: Sequence[str], prog: str) -> int:
+    """Prints the numbers of pictures, of pairs, or of two sets."""
+    parser = Parser(prog=prog, description="Measure pictures, alone, against references or as sets.")
+    parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
+    parser.add_argument("--reference", metavar="PATH", help="a file, or a folder with files of the same names")
+    parser.add_argument("--against", metavar="DIR", help="FID and KID between the pictures and this folder's")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
+    values = parser.parse(argv)
+    from noisette.bench import measuring
+
+    if values.against is not None:
+        found = measuring.between(values.places, values.against)
+        if values.json:
+            print(json.dumps({**asdict(found), "notes": found.notes}))
+        else:
+            print(
+                "FID {fid:.4g}, KID {kid:.4g} ± {kid_error:.2g}, {pictures[0]} and {pictures[1]} pictures".format(
+                    **facts
+                )
+            )
+            print("\n".join(found.notes))
+        return 0
+    rows = []
+    for row in measuring.measure(values.places, values.reference):
+        rows.append(row)
+        print(json.dumps(measuring.as_json(row)) if values.json else row.to_text(), flush=True)
+    if len(rows) > 1 and not values.json:
+        means = ", ".join(
+            f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in measuring.summary(rows).items()
+        )
+        print(f"mean of {len(rows)}: {means}")
     return 0
 
 

@@ -69,6 +69,11 @@ class Distance:
     counts: tuple[int, int]
     dimensions: int
 
+    def to_text(self) -> str:
+        """The numbers and the notes, a line each."""
+        counts = "{} and {} pictures".format(*self.counts)
+        return "\n".join([f"FID {self.fid:.4g}, KID {self.kid:.4g} ± {self.kid_error:.2g}, {counts}", *self.notes])
+
     @property
     def notes(self) -> list[str]:
         """What small sets do to these numbers."""

@@ -50,6 +50,7 @@ def report(
     if reference:
         entries = with_reference(entries, reference, folder)
     axes = axes_of(entries)
+    entries = sorted(entries, key=lambda e: [values.index(getattr(e.recipe, name)) for name, values in axes.items()])
     rows, columns = chosen(rows, columns, list(axes))
     notes = notes_of(entries, axes, strangers, reference)
     paths = [folder / name for name in ("report.html", "sheet.png", "table.csv")]
