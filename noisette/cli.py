@@ -24,6 +24,8 @@ COMMANDS = {
     "verify": "make a file's picture again and compare",
     "sweep": "cross axes over any flag, into a store that survives crashes",
     "measure": "numbers of pictures: colour, sharpness, seams, PSNR, SSIM, FID and KID",
+    "compare": "two pictures or two folders side by side",
+    "rerun": "make the pictures of files and folders again",
     "report": "a page, a contact sheet and a table of a folder of pictures",
     "train": "train the built-in model",
 }
@@ -168,16 +170,19 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Re-renders files and compares. Returns 0 when all are identical or within tolerance, 1 otherwise."""
+    """Re-renders files, and those in folders, and compares. Returns 0 when all are good, 1 otherwise."""
     parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
-    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("files", nargs="+", metavar="PATH", help="pictures and folders")
     parser.add_argument("--engine", help="run on this engine instead of the recorded one")
     values = parser.parse(argv)
-    from noisette.verify import verify_file
+    from noisette.verify import Loader, files_in, summary, verify_file
 
-    verdicts = [verify_file(Path(file), engine=values.engine) for file in values.files]
-    for verdict in verdicts:
-        print(verdict.to_text(), flush=True)
+    files, verdicts, load = [path for place in values.files for path in files_in(place)], [], Loader()
+    for file in files:
+        verdicts.append(verify_file(file, engine=values.engine, load=load))
+        print(verdicts[-1].to_text(), flush=True)
+    if len(verdicts) > 1:
+        print(summary(verdicts), file=sys.stderr)
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
@@ -205,6 +210,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
         "sweep": bench("sweep"), "report": bench("report"), "measure": bench("measure"),
+        "compare": bench("compare"), "rerun": bench("rerun"),
     }  # fmt: skip
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"noisette {command}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +15,12 @@ from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.metadata import read_metadata
 from noisette.output import versions
-from noisette.plan import plan
+from noisette.plan import Plan, plan
 from noisette.reading import Picture, read, resolve
 from noisette.recipe import Recipe, from_mapping
+
+if TYPE_CHECKING:
+    from noisette.engines import Networks
 
 TOLERANCE = 45.0  # dB: other kernels, threads or batch sizes round otherwise; a change one could see is far below
 
@@ -40,7 +45,38 @@ class Verdict:
         return f"{self.path}: {found}" + "".join(f"; {reason}" for reason in self.why)
 
 
-def verify_file(path: Path, engine: str | None = None) -> Verdict:
+class Loader:
+    """`engines.load` that keeps the last networks: files of one model load it once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[str, ...], Networks] | None = None
+
+    def __call__(self, planned: Plan) -> Networks:
+        recipe = planned.recipe
+        key = (recipe.model, planned.engine, recipe.device, recipe.precision, recipe.lora)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # the old networks go before the new ones come
+            self._last = key, engines.load(planned)
+        return self._last[1]
+
+
+def files_in(place: str) -> list[Path]:
+    """The file, or the PNG files of a folder and those below it, sheets left out. Raises UserError for none."""
+    if not Path(place).is_dir():
+        return [resolve(place)]
+    found = sorted(path for path in Path(place).rglob("*.png") if "sheet" not in path.name)
+    if not found:
+        raise UserError(f"{place} holds no pictures")
+    return found
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """`12 pictures: 11 identical, 1 different`."""
+    counts = Counter(verdict.word for verdict in verdicts)
+    return f"{len(verdicts):,} pictures: " + ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
+
+
+def verify_file(path: Path, engine: str | None = None, load: Callable[[Plan], Networks] = engines.load) -> Verdict:
     """Makes the file's picture again, on its own engine or the named one. Raises UserError if it has no recipe."""
     path = resolve(str(path))
     claims = read_metadata(path)
@@ -51,7 +87,7 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
     if any("is gone" in reason for reason in reasons):
         return Verdict(path, "not repeatable", None, tuple(reasons))
     recipe = replace(from_mapping(claims["recipe"]), engine=engine or claims["provenance"]["engine"])
-    again, now = render(recipe)
+    again, now = render(recipe, load)
     psnr = decibels(written, again)
     if psnr == np.inf:
         return Verdict(path, "identical", psnr, tuple(reasons))
@@ -63,10 +99,10 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
     return Verdict(path, "within tolerance" if psnr >= TOLERANCE else "different", psnr, tuple(reasons))
 
 
-def render(recipe: Recipe) -> tuple[Picture, dict[str, Any]]:
+def render(recipe: Recipe, load: Callable[[Plan], Networks] = engines.load) -> tuple[Picture, dict[str, Any]]:
     """The picture of a recipe, made now, and what could make it differ from an older one."""
     planned = plan(recipe)
-    result = next(generate(planned, engines.load(planned)))
+    result = next(generate(planned, load(planned)))
     now = {
         "engine": planned.engine,
         "model_hash": planned.checkpoint.weights_hash,

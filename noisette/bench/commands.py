@@ -128,22 +128,53 @@ def measure(argv: Sequence[str], prog: str) -> int:
         if values.json:
             print(json.dumps({**asdict(found), "notes": found.notes}))
         else:
-            print(
-                "FID {fid:.4g}, KID {kid:.4g} ± {kid_error:.2g}, {pictures[0]} and {pictures[1]} pictures".format(
-                    **facts
-                )
-            )
-            print("\n".join(found.notes))
+            print(found.to_text())
         return 0
     rows = []
     for row in measuring.measure(values.places, values.reference):
         rows.append(row)
         print(json.dumps(measuring.as_json(row)) if values.json else row.to_text(), flush=True)
     if len(rows) > 1 and not values.json:
-        means = ", ".join(
-            f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in measuring.summary(rows).items()
-        )
-        print(f"mean of {len(rows)}: {means}")
+        means = [f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in measuring.summary(rows).items()]
+        print(f"mean of {len(rows)}: {', '.join(means)}")
+    return 0
+
+
+def compare(argv: Sequence[str], prog: str) -> int:
+    """Sets two pictures, or two folders', side by side. Returns 0 when all pixels are equal, 1 otherwise."""
+    parser = Parser(prog=prog, description="Two pictures or two folders side by side: flicker, difference, measures.")
+    parser.add_argument("a", metavar="A", help="a picture or a folder")
+    parser.add_argument("b", metavar="B", help="what it is compared with")
+    parser.add_argument("--out", default="out", metavar="DIR", help="where compare.html and compare-sheet.png go")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
+    values = parser.parse(argv)
+    from noisette.bench.compare import compare as make_comparison
+
+    made = make_comparison(values.a, values.b, Path(values.out))
+    for pair in made.pairs:
+        print(json.dumps(pair.describe()) if values.json else pair.to_text())
+    for note in made.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{made.equal} of {len(made.pairs)} are equal; {made.html}, {made.sheet}", file=sys.stderr)
+    return 0 if made.equal == len(made.pairs) else 1
+
+
+def rerun(argv: Sequence[str], prog: str) -> int:
+    """Makes the pictures of files again, from their own recipes."""
+    parser = Parser(prog=prog, description="Make pictures again from the recipes inside files and folders.")
+    parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
+    add_recipe_flags(parser)
+    parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
+    values = parser.parse(argv)
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    from noisette.bench.rerun import rerun as make_again
+
+    made = 0
+    for saved in make_again(values.places, given, Path(values.out)):
+        made += 1
+        print(json.dumps(saved.describe(), ensure_ascii=False) if values.json else saved.to_text(), flush=True)
+    print(f"{made:,} pictures made again in {values.out}", file=sys.stderr)
     return 0
 
 

@@ -20,6 +20,7 @@ from noisette.plan import fit_inputs, read_inputs
 from noisette.reading import read, resolve
 from noisette.recipe import FIELDS, Recipe, from_mapping, nearest
 from noisette.sizes import Size
+from noisette.verify import files_in
 
 UNLIKE = ("engine", "device", "precision", "model", "seed")  # axes that come last in a grid
 
@@ -57,11 +58,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """The PNG files of a store, or of a folder and those below it, without sheets. Raises UserError for none."""
     if not folder.is_dir():
         raise UserError(f"{str(folder)!r} is not a folder")
-    where = folder / "cells" if (folder / "store.json").exists() else folder
-    found = sorted(path for path in where.rglob("*.png") if "sheet" not in path.name)
-    if not found:
-        raise UserError(f"{folder} holds no pictures")
-    return found
+    return files_in(str(folder / "cells" if (folder / "store.json").exists() else folder))
 
 
 def read_entries(folder: Path) -> tuple[list[Entry], list[Path]]:
