@@ -124,9 +124,20 @@ def make(planned: Plan, as_json: bool) -> int:
     from noisette.generate import generate
 
     networks = engines.load(planned)
+    journal = None
+    if planned.recipe.checkpoint_every:
+        from noisette.journal import Journal
+
+        networks = journal = Journal(networks, output.checkpoint_of(planned), planned.recipe.checkpoint_every)
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
-        for result in generate(planned, networks, progress=bar.update):
+
+        def step() -> None:
+            bar.update()
+            if journal:
+                journal.step()
+
+        for result in generate(planned, networks, progress=step):
             saved = output.write(planned, result)
             proved = proved and saved.proved
             bar.clear()
@@ -136,6 +147,10 @@ def make(planned: Plan, as_json: bool) -> int:
                     file=sys.stderr,
                 )
             print(json.dumps(saved.describe(), ensure_ascii=False) if as_json else saved.to_text(), flush=True)
+    if journal:
+        if journal.recalled:
+            print(f"note: went on from a checkpoint after {journal.recalled} network evaluations", file=sys.stderr)
+        journal.remove()
     return 0 if proved else 1
 
 

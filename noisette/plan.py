@@ -67,7 +67,7 @@ class Plan:
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
-        return replace(self.recipe, seed=str(seed), count=1, batch_size=1)
+        return replace(self.recipe, seed=str(seed), count=1, batch_size=1, checkpoint_every=0)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -296,6 +296,8 @@ def plan(
     What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
     may pass a `find` and a `read` that remember models and inputs.
     """
+    if recipe.checkpoint_every and recipe.seed == "":
+        raise UserError("--checkpoint_every needs --seed: a second run must make the same picture to go on")
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find(recipe.model)
     recipe = fill(recipe, mode, family, defaults)

@@ -92,6 +92,10 @@ class Recipe:
     batch_size: int = flag(
         1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256, alters=False
     )
+    checkpoint_every: int = flag(
+        0, "save a run every N steps; the same command goes on after a crash; 0 is never",
+        low=0, high=1000, alters=False,
+    )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults, and always prompt, model and seed."""

@@ -15,7 +15,7 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora"},
     {"pixels", "record", "families"},
-    {"engines", "modes", "plan"},
+    {"engines", "modes", "plan", "journal"},
     {"generate", "output"},
     {"verify"},
     {"cli", "train", "bench"},

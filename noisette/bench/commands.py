@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from noisette.bench.axes import Sweep, cells, field_name, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, check, parse
+from noisette.recipe import FIELDS, Recipe, check, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell
     from noisette.bench.store import Store
 
 NAMED_IN_NOTES = 8
+MAX_WORKERS = 1000
 
 
 def sweep_parser(prog: str) -> Parser:
@@ -39,6 +40,8 @@ def sweep_parser(prog: str) -> Parser:
     add_recipe_flags(parser)
     add_report_flags(parser)
     parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
+    parser.add_argument("--on", metavar="WHERE", help="ray: a Ray cluster or this machine; ray://host:10001")
+    parser.add_argument("--workers", metavar="N", help="workers on Ray (default: one a GPU, or one a node)")
     parser.add_argument("--plan", action="store_true", help="count the cells, estimate the time, and stop")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     parser.add_argument("--lenient", action="store_true", help="an argument without effect is a warning")
@@ -63,6 +66,7 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     from noisette.bench.store import Store
     from noisette.names import check_writable
 
+    check_where(values)
     asked = asked_sweep(values)
     store = Store(Path(values.out))
     found, notes = resolve(cells(asked), values.lenient)
@@ -199,6 +203,25 @@ def plan_text(found: list[Cell], todo: list[Cell], store: Store, as_json: bool) 
     )
 
 
+def workers_of(values: argparse.Namespace) -> int | None:
+    """--workers as a number. Raises UserError."""
+    if values.workers is None:
+        return None
+    count = int(parse_number("workers", values.workers, int))
+    if not 1 <= count <= MAX_WORKERS:
+        raise UserError(f"--workers {count} is out of range: 1 to {MAX_WORKERS}")
+    return count
+
+
+def check_where(values: argparse.Namespace) -> None:
+    """--on and --workers are ones that mean something. Raises UserError."""
+    if values.on is None and values.workers is not None:
+        raise UserError("--workers needs --on ray")
+    if values.on is not None and values.on != "ray" and not values.on.startswith("ray://"):
+        raise UserError(f"--on {values.on!r} is unknown: ray, or ray://host:10001")
+    workers_of(values)
+
+
 def duration(seconds: float) -> str:
     """1 h 05 min, 3 min 20 s, 12 s."""
     whole = round(seconds)
@@ -213,9 +236,14 @@ def carry_out(found: list[Cell], todo: list[Cell], store: Store, values: argpars
 
     from noisette.bench.run import run
 
+    landing = run(todo, store)
+    if values.on is not None:
+        from noisette.bench.on_ray import run_on_ray
+
+        landing = run_on_ray(todo, store, values.on, workers_of(values))
     began, made, failed = time.perf_counter(), 0, 0
     with tqdm(total=len(todo), unit="cell", disable=None, leave=False) as bar:
-        for landed in run(todo, store):
+        for landed in landing:
             made += not landed.error
             failed += bool(landed.error) or not landed.proved
             bar.update()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from noisette import engines, output
 from noisette.bench.cells import Cell, plan_cells
 from noisette.generate import generate
+from noisette.journal import Journal
 from noisette.plan import find_model
 from noisette.reading import Picture
 
@@ -33,10 +35,11 @@ class Made:
 
 
 class Maker:
-    """Keeps the networks of the last cells loaded, and models found."""
+    """Keeps the networks of the last cells loaded, and models found; checkpoints of long cells stand in `folder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._find = cache(find_model)
+        self._folder = folder
         self._networks: tuple[str, Networks] | None = None
 
     def make(self, batch: Sequence[Cell], progress: Callable[[], object] = lambda: None) -> Iterator[Made]:
@@ -47,7 +50,20 @@ class Maker:
             self._networks = batch[0].networks, engines.load(planned)
         base, repaint = (planned.base, planned.mask.repaint) if planned.mask else (None, None)
         strict = planned.recipe.strict_mask and repaint is not None
-        for cell, result in zip(batch, generate(planned, self._networks[1], progress), strict=True):
+        networks: Networks = self._networks[1]
+        journal = None
+        if planned.recipe.checkpoint_every:
+            path = self._folder / f"{batch[0].address}-{len(batch)}.journal"
+            networks = journal = Journal(networks, path, planned.recipe.checkpoint_every)
+
+        def step() -> None:
+            progress()
+            if journal:
+                journal.step()
+
+        for cell, result in zip(batch, generate(planned, networks, step), strict=True):
             claims = {"address": cell.address, "at": cell.at, "work": cell.work}
             metadata = {**output.metadata(planned, result), "cell": claims}
             yield Made(cell.address, result.picture, metadata, base, repaint, strict)
+        if journal:
+            journal.remove()

@@ -52,7 +52,7 @@ def run(todo: Sequence[Cell], store: Store, progress: Callable[[], object] = lam
     A cell that fails is yielded with its error; a store that can't be written to raises UserError.
     """
     store.prepare()
-    maker = Maker()
+    maker = Maker(store.claims)
     waiting = batches(todo)
     while waiting:
         before = waiting
@@ -79,3 +79,4 @@ def make(maker: Maker, batch: Sequence[Cell], store: Store, progress: Callable[[
             return
         saved = store.land(cell, made)
         yield Landed(cell, saved.path, saved.proved)
+    next(pictures, None)  # lets it put away what only a crash would need
