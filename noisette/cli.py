@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "image": "make or edit a picture",
+    "video": "make or edit a clip",
     "models": "list the models that have a name",
     "inspect": "show what a file says of itself",
-    "verify": "make a file's picture again and compare",
+    "verify": "hold a file against its base, and against its picture made again",
     "sweep": "cross axes over any flag, into a store that survives crashes",
     "measure": "numbers of pictures: colour, sharpness, seams, PSNR, SSIM, FID and KID",
     "compare": "two pictures or two folders side by side",
@@ -63,9 +65,11 @@ def underscored(word: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def add_recipe_flags(parser: Parser) -> None:
-    """One flag a field, with its aliases; values stay text until `recipe.parse` reads them."""
+def add_recipe_flags(parser: Parser, command: str) -> None:
+    """One flag a field that the command has, with its aliases; values stay text until `recipe.parse` reads them."""
     for name, field in FIELDS.items():
+        if field.metadata.get("only", command) != command:
+            continue
         flags = [f"--{name}"]
         flags += [f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in field.metadata.get("aliases", ())]
         optional: dict[str, Any] = {"nargs": "?", "const": "True"} if kind(name) is bool else {}
@@ -78,12 +82,13 @@ def add_recipe_flags(parser: Parser) -> None:
         parser.add_argument(*flags, dest=name, metavar=metavar, help=about.replace("%", "%%"), **optional)
 
 
-def image_parser(prog: str) -> Parser:
-    """The flags of image.py: the recipe's fields and those that say where and how to run."""
-    parser = Parser(prog=prog, description="Make or edit pictures with a diffusion model.")
-    add_recipe_flags(parser)
+def recipe_parser(command: str, prog: str) -> Parser:
+    """The flags of image.py or video.py: the recipe's fields and those that say where and how to run."""
+    what = {"image": "pictures", "video": "clips"}[command]
+    parser = Parser(prog=prog, description=f"Make or edit {what} with a diffusion model.")
+    add_recipe_flags(parser, command)
     parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="start from the recipe inside a picture")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="start from the recipe inside a file")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     parser.add_argument("--lenient", action="store_true", help="an argument without effect is a warning")
@@ -97,14 +102,30 @@ def recipe_from(values: argparse.Namespace) -> Recipe:
         from noisette.record import read_recipe
 
         base = read_recipe(values.source)
-    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
     return check(replace(base, **given))
 
 
 def image(argv: Sequence[str], prog: str) -> int:
     """Makes pictures. Returns 0, or 1 when a kept pixel differs in a written file."""
-    values = image_parser(prog).parse(argv)
+    values = recipe_parser("image", prog).parse(argv)
     recipe = recipe_from(values)
+    if recipe.moving:
+        raise UserError(f"--from {values.source} is a clip's recipe: python3 video.py makes clips")
+    return run_recipe(recipe, values)
+
+
+def video(argv: Sequence[str], prog: str) -> int:
+    """Makes clips. Returns 0, or 1 when a kept pixel differs in a written file."""
+    from noisette.clip_plan import NUM_FRAMES
+
+    values = recipe_parser("video", prog).parse(argv)
+    recipe = recipe_from(values)
+    return run_recipe(recipe if recipe.moving else replace(recipe, num_frames=NUM_FRAMES), values)
+
+
+def run_recipe(recipe: Recipe, values: argparse.Namespace) -> int:
+    """Plans a recipe, and makes what it asks for unless only the plan is wanted."""
     from noisette.plan import plan
 
     planned = plan(recipe, out=Path(values.out), lenient=values.lenient, download=not values.plan)
@@ -120,8 +141,7 @@ def make(planned: Plan, as_json: bool) -> int:
     """Runs a plan: a progress bar on a terminal, a line for each file as it lands."""
     from tqdm import tqdm
 
-    from noisette import engines, output
-    from noisette.generate import generate
+    from noisette import engines, generate, output, video
 
     networks = engines.load(planned)
     journal = None
@@ -129,6 +149,8 @@ def make(planned: Plan, as_json: bool) -> int:
         from noisette.journal import Journal
 
         networks = journal = Journal(networks, output.checkpoint_of(planned), planned.recipe.checkpoint_every)
+    runs = video.make if planned.clip else generate.generate
+    write: Callable[[Plan, Any], Any] = video.write if planned.clip else output.write
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
 
@@ -137,8 +159,8 @@ def make(planned: Plan, as_json: bool) -> int:
             if journal:
                 journal.step()
 
-        for result in generate(planned, networks, progress=step):
-            saved = output.write(planned, result)
+        for result in runs(planned, networks, step):
+            saved = write(planned, result)
             proved = proved and saved.proved
             bar.clear()
             for words in result.facts.get("words_cut", ()):
@@ -185,16 +207,22 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Re-renders files, and those in folders, and compares. Returns 0 when all are good, 1 otherwise."""
+    """Holds files, and those in folders, against their base and their re-rendering. Returns 0 when no kept pixel
+    differs and all are identical or within tolerance, 1 otherwise.
+    """
     parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
     parser.add_argument("files", nargs="+", metavar="PATH", help="pictures and folders")
     parser.add_argument("--engine", help="run on this engine instead of the recorded one")
+    parser.add_argument(
+        "--kept", action="store_true", help="check only kept pixels against the base, without a model"
+    )
     values = parser.parse(argv)
-    from noisette.verify import Loader, files_in, summary, verify_file
+    from noisette.verify import Loader, files_in, summary, verify_file, verify_kept
 
-    files, verdicts, load = [path for place in values.files for path in files_in(place)], [], Loader()
-    for file in files:
-        verdicts.append(verify_file(file, engine=values.engine, load=load))
+    check = verify_kept if values.kept else partial(verify_file, engine=values.engine, load=Loader())
+    verdicts = []
+    for file in [path for place in values.files for path in files_in(place)]:
+        verdicts.append(check(file))
         print(verdicts[-1].to_text(), flush=True)
     if len(verdicts) > 1:
         print(summary(verdicts), file=sys.stderr)
@@ -223,7 +251,7 @@ def bench(command: str) -> Callable[[Sequence[str], str], int]:
 def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
-        "image": image, "models": models, "inspect": inspect, "verify": verify, "train": train,
+        "image": image, "video": video, "models": models, "inspect": inspect, "verify": verify, "train": train,
         "sweep": bench("sweep"), "report": bench("report"), "measure": bench("measure"),
         "compare": bench("compare"), "rerun": bench("rerun"),
     }  # fmt: skip

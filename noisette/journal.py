@@ -47,10 +47,10 @@ class Journal:
         """Everything else is the networks' own."""
         return getattr(self._networks, name)
 
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
         """The UNet's answer, or what it was."""
-        question = digest(b"denoise", sample, np.float64(timestep), context)
-        return self._answer(question, lambda: (self._networks.denoise(sample, timestep, context),))[0]
+        question = digest(b"denoise", sample, np.float64(timestep), context, np.int64(num_frames))
+        return self._answer(question, lambda: (self._networks.denoise(sample, timestep, context, num_frames),))[0]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """The VAE encoder's answer, or what it was."""

@@ -83,6 +83,8 @@ def make_axis(head: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
     if not rows:
         raise UserError(f"--sweep {head} has no values")
     for name in names:
+        if FIELDS[name].metadata.get("only") == "video":
+            raise UserError(f"--sweep {name} is of clips: a sweep makes pictures")
         if not FIELDS[name].metadata.get("alters", True):
             raise UserError(f"--sweep {name} changes nothing: pictures do not depend on it")
     for row in rows:
@@ -202,6 +204,8 @@ def from_toml(text: str) -> Sweep:
             raise UserError(f"unknown key {key!r}{nearest(key, FILE_KEYS)}; there are: {', '.join(FILE_KEYS)}")
     given = {field_name(name): plain(field_name(name), value) for name, value in values.get("recipe", {}).items()}
     for name, value in given.items():
+        if FIELDS[name].metadata.get("only") == "video":
+            raise UserError(f"{name} is of clips: a sweep makes pictures")
         check_field(name, value)
     where = values.get("where", [])
     conditions = [where] if isinstance(where, str) else where

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisette.errors import UserError
-from noisette.plan import Plan, find_model, plan, read_inputs
+from noisette.plan import Inputs, Plan, find_model, plan, read
 from noisette.recipe import FIELDS, Recipe
 
 if TYPE_CHECKING:
     from noisette.bench.axes import Cell as Asked
+    from noisette.clips import Clip
 
 ADDRESS = 24  # hex digits: 96 bits
 BY_CONTENT = ("model", "engine", "base_img", "mask_img", "lora")  # stand in an address by hash, not by name
+BY_RESULT = ("img_w", "img_h")  # stand there as the size that is written, given or not
 TWICE = ("heun", "dpmpp_sde")  # samplers that evaluate the network twice a step
 
 
@@ -50,12 +52,12 @@ class Memory:
     def __init__(self) -> None:
         self.find = cache(find_model)
         self.digest = cache(digest)
-        self._read = cache(read_inputs)
+        self._read = cache(read)
 
-    def read(self, recipe: Recipe) -> Any:
-        """`read_inputs`, remembered by what it depends on."""
-        seen = ("base_img", "mask_img", "invert_mask", "fit")
-        return self._read(replace(Recipe(), **{name: getattr(recipe, name) for name in seen}))
+    def read(self, recipe: Recipe, clip: Clip | None) -> Inputs:
+        """`plan.read`, remembered by what it depends on."""
+        seen = ("base_img", "mask_img", "invert_mask", "fit", "soft_mask", "outpaint")
+        return self._read(replace(Recipe(), **{name: getattr(recipe, name) for name in seen}), clip)
 
 
 def digest(path: Path) -> str:
@@ -73,9 +75,7 @@ def resolve(asked: Iterable[Asked], lenient: bool = False) -> tuple[list[Cell], 
     notes: dict[str, None] = {}
     for at, recipe in asked:
         try:
-            planned = plan(
-                recipe, lenient=lenient, download=False, find=memory.find, read=memory.read,
-            )  # fmt: skip
+            planned = plan(recipe, lenient=lenient, download=False, find=memory.find, read=memory.read)
         except UserError as error:
             raise UserError(f"{place(at)}: {error}; --where leaves cells out") from None
         notes.update(dict.fromkeys(planned.notes))
@@ -107,10 +107,10 @@ def idle_axes(places: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
 def cell_of(planned: Plan, at: dict[str, Any], memory: Memory) -> Cell:
     """The cell of a plan for one seed."""
     content = content_of(planned, memory)
-    recipe = replace(planned.recipe, engine=planned.engine, img_w=planned.size.width, img_h=planned.size.height)
-    size = planned.size
+    recipe = replace(planned.recipe, engine=planned.engine)
     times = (2 if recipe.sampler in TWICE else 1) * (2 if (recipe.guidance_scale or 0) > 1 else 1)
-    work = planned.evaluated_steps * times * size.canvas_width * size.canvas_height / 1e6
+    area = sum(window.size.canvas_width * window.size.canvas_height for window in planned.windows)
+    work = planned.evaluated_steps / len(planned.windows) * times * area / 1e6
     shared = [content[name] for name in ("weights", "configs", "engine", "loras")]
     networks = short([*shared, recipe.precision, recipe.device])
     kin = short({**content, "recipe": {**content["recipe"], "seed": None}})
@@ -121,15 +121,16 @@ def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
     """Everything that decides the pixels, as JSON values: files by their hash, the recipe with nothing open."""
     from noisette.reading import resolve as resolved
 
-    recipe = replace(planned.recipe, img_w=planned.size.width, img_h=planned.size.height)
+    recipe = planned.recipe
     fields = {
         name: value
         for name, value in recipe.to_json().items()
-        if name not in BY_CONTENT and FIELDS[name].metadata.get("alters", True)
+        if name not in (*BY_CONTENT, *BY_RESULT) and FIELDS[name].metadata.get("alters", True)
     }
     images = {name: getattr(recipe, name) for name in ("base_img", "mask_img")}
     return {
         "recipe": fields,
+        "size": [planned.size.width, planned.size.height],
         "weights": planned.checkpoint.weights_hash,
         "configs": short(planned.checkpoint.configs),
         "engine": planned.engine,

@@ -37,7 +37,7 @@ def sweep_parser(prog: str) -> Parser:
     )
     only = "only cells with, say, 'steps <= 20 or sampler != heun'"
     parser.add_argument("--where", action="append", default=[], metavar="TEXT", help=only)
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, "image")
     add_report_flags(parser)
     parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
     parser.add_argument("--on", metavar="WHERE", help="ray: a Ray cluster or this machine; ray://host:10001")
@@ -52,7 +52,7 @@ def asked_sweep(values: argparse.Namespace) -> Sweep:
     """The sweep of a parsed command line. Raises UserError."""
     if not values.sweep:
         raise UserError("--sweep is missing: name an axis, as in --sweep steps=5..50:5")
-    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
     check(Recipe(**given))
     return read_sweep(values.sweep, values.where, given)
 
@@ -167,11 +167,11 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     """Makes the pictures of files again, from their own recipes."""
     parser = Parser(prog=prog, description="Make pictures again from the recipes inside files and folders.")
     parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, "image")
     parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     values = parser.parse(argv)
-    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
     from noisette.bench.rerun import rerun as make_again
 
     made = 0

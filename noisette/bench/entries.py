@@ -15,11 +15,10 @@ from noisette.bench.derived import Derived
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
 from noisette.errors import UserError
+from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
-from noisette.plan import fit_inputs, read_inputs
 from noisette.reading import read, resolve
 from noisette.recipe import FIELDS, Recipe, from_mapping, nearest
-from noisette.sizes import Size
 from noisette.verify import files_in
 
 UNLIKE = ("engine", "device", "precision", "model", "seed")  # axes that come last in a grid
@@ -86,22 +85,20 @@ def derived_of(folder: Path, path: Path, recipe: Recipe, claims: dict[str, Any])
     if address and (found := derived.read(kept)):
         return found
     picture = read(path)
-    base, repaint = edit_of(recipe, claims)
+    base, repaint = edit_of(recipe)
     made = derived.derive(picture, base, repaint)
     if address and kept.parent.is_dir():
         derived.write(kept, made)
     return made
 
 
-def edit_of(recipe: Recipe, claims: dict[str, Any]) -> tuple[Any, Any]:
+def edit_of(recipe: Recipe) -> tuple[Any, Any]:
     """The fitted base and what may be repainted, where the picture is an inpainting whose inputs are still there."""
-    if recipe.mask_img is None:
+    if recipe.moving or (recipe.mask_img is None and recipe.outpaint is None):
         return None, None
     try:
-        base, mask, _ = read_inputs(recipe)
-        width, height = claims["provenance"]["size"]
-        base, mask, _ = fit_inputs(base, mask, recipe, Size(width, height, width, height, False))
-    except (UserError, KeyError):
+        base, mask = written_inputs(recipe)
+    except UserError:
         return None, None
     return base, None if mask is None else mask.repaint
 

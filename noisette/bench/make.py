@@ -49,7 +49,6 @@ class Maker:
             self._networks = None  # the old ones go before the new ones come
             self._networks = batch[0].networks, engines.load(planned)
         base, repaint = (planned.base, planned.mask.repaint) if planned.mask else (None, None)
-        strict = planned.recipe.strict_mask and repaint is not None
         networks: Networks = self._networks[1]
         journal = None
         if planned.recipe.checkpoint_every:
@@ -63,7 +62,8 @@ class Maker:
 
         for cell, result in zip(batch, generate(planned, networks, step), strict=True):
             claims = {"address": cell.address, "at": cell.at, "work": cell.work}
-            metadata = {**output.metadata(planned, result), "cell": claims}
-            yield Made(cell.address, result.picture, metadata, base, repaint, strict)
+            said = output.metadata(planned, result.seed, result.seconds, result.facts)
+            metadata = {**said, "cell": claims}
+            yield Made(cell.address, result.picture, metadata, base, repaint, planned.exact)
         if journal:
             journal.remove()

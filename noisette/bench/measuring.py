@@ -74,7 +74,7 @@ def edit_numbers(path: Path) -> Numbers:
     """Kept pixels and seam, where the file's recipe is an inpainting whose base and mask are still there."""
     try:
         claims = read_metadata(path)
-        base, repaint = edit_of(from_mapping(claims["recipe"]), claims)
+        base, repaint = edit_of(from_mapping(claims["recipe"]))
     except UserError:
         return {}
     return {} if repaint is None else measures.of_edit(read(path), base, repaint)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,11 @@ class Networks(Protocol):
         """
         ...
 
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
-        """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w]."""
+    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
+        """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w].
+
+        B is pictures, or clips times `num_frames`, which motion modules tie together where there are some.
+        """
         ...
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
@@ -60,6 +63,8 @@ def installed(engine: str) -> bool:
 def load(plan: Plan) -> Networks:
     """The plan's networks on its engine: the one slow step before sampling."""
     module = import_module(MODULES[plan.engine])
-    extra = {"loras": plan.loras} if plan.loras else {}
+    extra: dict[str, Any] = {"loras": plan.loras} if plan.loras else {}
+    if plan.clip is not None and plan.clip.tied:
+        extra["motion_scale"] = plan.clip.motion_scale
     networks: Networks = module.load(plan.checkpoint, plan.recipe.device, plan.recipe.precision, **extra)
     return networks

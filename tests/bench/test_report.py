@@ -15,7 +15,7 @@ from PIL import Image
 
 from noisette.bench.entries import axes_of, read_entries, with_reference
 from noisette.bench.report import report
-from noisette.cli import image_parser, main, recipe_from
+from noisette.cli import main, recipe_from, recipe_parser
 from noisette.errors import UserError
 from noisette.names import reserve
 from noisette.reading import Picture
@@ -89,7 +89,7 @@ def test_the_command_is_the_recipe(folder: Path) -> None:
 
     for entry in read_entries(folder)[0]:
         words = shlex.split(entry.command())
-        assert recipe_from(image_parser("image.py").parse(words[2:])) == entry.recipe
+        assert recipe_from(recipe_parser("image", "image.py").parse(words[2:])) == entry.recipe
 
 
 def test_a_command_survives_any_prompt(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_command_survives_any_prompt(tmp_path: Path) -> None:
     write(tmp_path, np.zeros((64, 64, 3), np.uint8), prompt=prompt, seed="1", num_inference_steps=2)
     made = report(tmp_path)
     (entry,) = data_of(made.html)["entries"]
-    assert recipe_from(image_parser("image.py").parse(shlex.split(entry["c"])[2:])).prompt == prompt
+    assert recipe_from(recipe_parser("image", "image.py").parse(shlex.split(entry["c"])[2:])).prompt == prompt
     assert made.html.read_text(encoding="utf-8").count("</script>") == 2
 
 

@@ -81,7 +81,7 @@ class OpenVINONetworks:
         mask = np.ones_like(ids) if attention_mask is None else attention_mask
         return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
 
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
         """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
         carried = self._carried({"context": context})
         inputs = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
