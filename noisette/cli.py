@@ -24,6 +24,11 @@ COMMANDS = {
     "models": "list the models that have a name",
     "inspect": "show what a file says of itself",
     "verify": "hold a file against its base, and against its picture made again",
+    "sweep": "cross axes over any flag, into a store that survives crashes",
+    "measure": "numbers of pictures: colour, sharpness, seams, PSNR, SSIM, FID and KID",
+    "compare": "two pictures or two folders side by side",
+    "rerun": "make the pictures of files and folders again",
+    "report": "a page, a contact sheet and a table of a folder of pictures",
     "train": "train the built-in model",
 }
 
@@ -139,11 +144,22 @@ def make(planned: Plan, as_json: bool) -> int:
     from noisette import engines, generate, output, video
 
     networks = engines.load(planned)
+    journal = None
+    if planned.recipe.checkpoint_every:
+        from noisette.journal import Journal
+
+        networks = journal = Journal(networks, output.checkpoint_of(planned), planned.recipe.checkpoint_every)
     runs = video.make if planned.clip else generate.generate
     write: Callable[[Plan, Any], Any] = video.write if planned.clip else output.write
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
-        for result in runs(planned, networks, bar.update):
+
+        def step() -> None:
+            bar.update()
+            if journal:
+                journal.step()
+
+        for result in runs(planned, networks, step):
             saved = write(planned, result)
             proved = proved and saved.proved
             bar.clear()
@@ -153,6 +169,10 @@ def make(planned: Plan, as_json: bool) -> int:
                     file=sys.stderr,
                 )
             print(json.dumps(saved.describe(), ensure_ascii=False) if as_json else saved.to_text(), flush=True)
+    if journal:
+        if journal.recalled:
+            print(f"note: went on from a checkpoint after {journal.recalled} network evaluations", file=sys.stderr)
+        journal.remove()
     return 0 if proved else 1
 
 
@@ -187,22 +207,25 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Holds files against their base and their re-rendering. Returns 0 when no kept pixel differs and all are
-    identical or within tolerance, 1 otherwise.
+    """Holds files, and those in folders, against their base and their re-rendering. Returns 0 when no kept pixel
+    differs and all are identical or within tolerance, 1 otherwise.
     """
     parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
-    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("files", nargs="+", metavar="PATH", help="pictures and folders")
     parser.add_argument("--engine", help="run on this engine instead of the recorded one")
     parser.add_argument(
         "--kept", action="store_true", help="check only kept pixels against the base, without a model"
     )
     values = parser.parse(argv)
-    from noisette.verify import verify_file, verify_kept
+    from noisette.verify import Loader, files_in, summary, verify_file, verify_kept
 
-    check = verify_kept if values.kept else partial(verify_file, engine=values.engine)
-    verdicts = [check(Path(file)) for file in values.files]
-    for verdict in verdicts:
-        print(verdict.to_text(), flush=True)
+    check = verify_kept if values.kept else partial(verify_file, engine=values.engine, load=Loader())
+    verdicts = []
+    for file in [path for place in values.files for path in files_in(place)]:
+        verdicts.append(check(file))
+        print(verdicts[-1].to_text(), flush=True)
+    if len(verdicts) > 1:
+        print(summary(verdicts), file=sys.stderr)
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
@@ -213,10 +236,24 @@ def train(argv: Sequence[str], prog: str) -> int:
     return train_main(argv, prog)
 
 
+def bench(command: str) -> Callable[[Sequence[str], str], int]:
+    """A command of the bench, imported when it is called."""
+
+    def call(argv: Sequence[str], prog: str) -> int:
+        from noisette.bench import commands
+
+        function: Callable[[Sequence[str], str], int] = getattr(commands, command)
+        return function(argv, prog)
+
+    return call
+
+
 def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
         "image": image, "video": video, "models": models, "inspect": inspect, "verify": verify, "train": train,
+        "sweep": bench("sweep"), "report": bench("report"), "measure": bench("measure"),
+        "compare": bench("compare"), "rerun": bench("rerun"),
     }  # fmt: skip
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"noisette {command}"

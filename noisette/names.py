@@ -45,8 +45,8 @@ def cut(text: str, longest: int) -> str:
     return head
 
 
-def file_name(prompt: str, mode: str, seed: int, steps: int, n: int, suffix: str = ".png") -> str:
-    """`{slug}-{mode}-{seed}-{steps}its-{n}.png`, short enough that `.part` can be added."""
+def file_name(prompt: str, mode: str, seed: int, steps: int, n: int | str, suffix: str = ".png") -> str:
+    """`{slug}-{mode}-{seed}-{steps}its-{n}.png`, short enough that `.part` can be added; n a count or an address."""
     tail = f"-{mode}-{seed}-{steps}its-{n}{suffix}"
     return slug(prompt, LONGEST - len(tail.encode()) - len(PART)) + tail
 

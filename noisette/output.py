@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisette import __version__, names, record
@@ -52,6 +55,12 @@ def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> di
         **facts,
     }
     return {"recipe": recipe, "provenance": provenance}
+
+
+def checkpoint_of(plan: Plan) -> Path:
+    """Where a run with --checkpoint_every keeps its answers: named by its recipe and weights."""
+    key = json.dumps([plan.recipe.to_json(), plan.checkpoint.weights_hash, inputs(plan)], sort_keys=True)
+    return plan.out / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.journal"
 
 
 def write(plan: Plan, result: Result) -> record.Saved:

@@ -23,6 +23,8 @@ from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, padded, size_for, written_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noisette.clips import Clip
     from noisette.masks import Mask
     from noisette.reading import Picture
@@ -33,6 +35,8 @@ PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint")
 FILES = (".safetensors", *checkpoints.PICKLES)
+Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
+Inputs = tuple["Picture | None", "Mask | None", list[str]]
 NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
@@ -99,7 +103,7 @@ class Plan:
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
-        return replace(self.recipe, seed=str(seed), count=1, batch_size=1)
+        return replace(self.recipe, seed=str(seed), count=1, batch_size=1, checkpoint_every=0)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -300,7 +304,7 @@ def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     return tuple(found)
 
 
-def read(recipe: Recipe, clip: Clip | None) -> tuple[Picture | None, Mask | None, list[str]]:
+def read(recipe: Recipe, clip: Clip | None) -> Inputs:
     """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None and clip is None:
         return None, None, []
@@ -334,7 +338,7 @@ def windows_of(
     return windows_for(mask.repaint, recipe.crop, size, checkpoint.native_side, checkpoint.vae_scale_factor)
 
 
-def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
+def find_model(name: str) -> Found:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
     is_there = name != "" and Path(name).exists()
@@ -354,13 +358,23 @@ def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | N
     return checkpoint, family, row.defaults, row.max_aspect
 
 
-def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, download: bool = True) -> Plan:
+def plan(
+    recipe: Recipe,
+    out: Path = Path("out"),
+    lenient: bool = False,
+    download: bool = True,
+    find: Callable[[str], Found] = find_model,
+    read: Callable[[Recipe, Clip | None], Inputs] = read,
+) -> Plan:
     """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
 
-    What an argument would not do is an error, or with `lenient` a note.
+    What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
+    may pass a `find` and a `read` that remember models and inputs.
     """
+    if recipe.checkpoint_every and recipe.seed == "":
+        raise UserError("--checkpoint_every needs --seed: a second run must make the same picture to go on")
     mode = mode_of(recipe)
-    checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    checkpoint, family, defaults, max_aspect = find(recipe.model)
     base_clip, mask_clip = clip_plan.read_clips(recipe)
     if recipe.moving:
         recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)

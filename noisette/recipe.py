@@ -55,6 +55,7 @@ MAX_SEED = 2**63 - 1
 def flag(default: Any, help: str, **rules: Any) -> Any:
     """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters).
 
+    `alters=False`: no picture depends on it, so it is no axis of a sweep.
     `only` ("image", "video"): the one command that has the flag.
     """
     return field(default=default, metadata={"help": help, **rules})
@@ -113,13 +114,19 @@ class Recipe:
     seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
     variation_seed: str = flag("", "a seed to turn the noise towards; several with commas, one after the other")
     variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
-    count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
+    count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
     precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
-    batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
+    batch_size: int = flag(
+        1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256, alters=False
+    )
+    checkpoint_every: int = flag(
+        0, "save a run every N steps; the same command goes on after a crash; 0 is never",
+        low=0, high=1000, alters=False,
+    )  # fmt: skip
 
     @property
     def moving(self) -> bool:

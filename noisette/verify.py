@@ -5,9 +5,11 @@ The first needs neither the model nor the engine, and says so by itself.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,11 @@ from noisette.plan import Plan, plan
 from noisette.reading import Picture, read, resolve
 from noisette.recipe import from_mapping
 from noisette.record import Kept
+
+if TYPE_CHECKING:
+    from noisette.engines import Networks
+
+Load = Callable[[Plan], "Networks"]
 
 TOLERANCE = 45.0  # dB: other kernels, threads or batch sizes round otherwise; a change one could see is far below
 LOSSY = 35.0  # dB, the worst frame of a clip through a lossy codec
@@ -73,7 +80,46 @@ def kept_now(written: Picture, claims: dict[str, Any]) -> Kept | None:
     return record.kept_in(written, base, mask.repaint)
 
 
-def verify_file(path: Path, engine: str | None = None) -> Verdict:
+class Loader:
+    """`engines.load` that keeps the last networks: files of one model load it once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[str | None, ...], Networks] | None = None
+
+    def __call__(self, planned: Plan) -> Networks:
+        recipe = planned.recipe
+        key = (
+            recipe.model,
+            planned.engine,
+            recipe.device,
+            recipe.precision,
+            recipe.lora,
+            recipe.motion,
+            recipe.motion_adapter,
+        )
+        if self._last is None or self._last[0] != key:
+            self._last = None  # the old networks go before the new ones come
+            self._last = key, engines.load(planned)
+        return self._last[1]
+
+
+def files_in(place: str) -> list[Path]:
+    """The file, or the PNG files of a folder and those below it, sheets left out. Raises UserError for none."""
+    if not Path(place).is_dir():
+        return [resolve(place)]
+    found = sorted(path for path in Path(place).rglob("*.png") if "sheet" not in path.name)
+    if not found:
+        raise UserError(f"{place} holds no pictures")
+    return found
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """`12 pictures: 11 identical, 1 different`."""
+    counts = Counter(verdict.word for verdict in verdicts)
+    return f"{len(verdicts):,} pictures: " + ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
+
+
+def verify_file(path: Path, engine: str | None = None, load: Load = engines.load) -> Verdict:
     """Makes the file's picture again, on its own engine or the named one, and checks its kept pixels.
 
     Raises UserError if it has no recipe.
@@ -90,7 +136,7 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
     kept = None if recipe.moving else kept_now(read(path), claims)
     reasons += edited_clip(path, claims) if recipe.moving else edited(read(path), claims)
     enough = LOSSY if planned.clip and not planned.clip.codec.lossless else TOLERANCE
-    psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims)
+    psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims, load)
     if psnr == np.inf:
         return Verdict(path, "identical", psnr, tuple(reasons), kept)
     now = {
@@ -108,18 +154,18 @@ def verify_file(path: Path, engine: str | None = None) -> Verdict:
     return Verdict(path, word, psnr, tuple(reasons), kept)
 
 
-def compare(path: Path, planned: Plan, claims: dict[str, Any]) -> tuple[float, list[str]]:
+def compare(path: Path, planned: Plan, claims: dict[str, Any], load: Load) -> tuple[float, list[str]]:
     """PSNR of a written picture and that of its recipe, made now."""
-    result = next(generate(planned, engines.load(planned)))
+    result = next(generate(planned, load(planned)))
     return decibels(read(path), result.picture), []
 
 
-def compare_clip(path: Path, planned: Plan, claims: dict[str, Any]) -> tuple[float, list[str]]:
+def compare_clip(path: Path, planned: Plan, claims: dict[str, Any], load: Load) -> tuple[float, list[str]]:
     """The same for a clip: infinite when every frame has the hash that the file holds, else the worst frame's PSNR.
 
     A lossy file's frames differ from those that were made, so there the PSNR is that of the codec at best.
     """
-    result = next(video.make(planned, engines.load(planned)))
+    result = next(video.make(planned, load(planned)))
     counted = clip_record.Tally(0)
     pairs = zip(counted.watch(result.frames), clips.frames(path), strict=True)
     worst = min(decibels(Picture(again), Picture(written)) for again, written in pairs)

@@ -15,13 +15,13 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
-    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling"},
+    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal"},
     {"finish"},
     {"generate", "output"},
     {"video"},
     {"verify"},
     {"judge"},
-    {"cli", "train"},
+    {"cli", "train", "bench"},
     {"__main__"},
 )  # fmt: skip
 

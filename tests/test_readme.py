@@ -5,6 +5,8 @@ import shlex
 
 import pytest
 
+from noisette.bench.axes import cells
+from noisette.bench.commands import asked_sweep, sweep_parser
 from noisette.cli import COMMANDS, recipe_from, recipe_parser
 from tests.process import ROOT
 
@@ -19,6 +21,8 @@ def test_commands_parse(command: str) -> None:
     words = shlex.split(command)
     if words[1] == "-m":
         assert words[3] in COMMANDS
+        if words[3] == "sweep":
+            assert next(cells(asked_sweep(sweep_parser("sweep").parse(words[4:]))))
     elif "--help" not in words and "--from" not in words:
         recipe_from(recipe_parser(words[1].removesuffix(".py"), words[1]).parse(words[2:]))
 

@@ -1,0 +1,1 @@
+"""The research bench: sweeps into a store, measures, reports, reproduction."""

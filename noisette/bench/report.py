@@ -1,0 +1,162 @@
+"""The report of a store: one HTML file that needs no network, a contact sheet, a table."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from noisette.bench import measures, sheet
+from noisette.bench.entries import (
+    Entry,
+    axes_of,
+    environment,
+    read_entries,
+    row_of,
+    same_all_along,
+    with_reference,
+)
+from noisette.bench.files import write_text
+from noisette.errors import UserError
+from noisette.recipe import FIELDS, nearest
+
+PAGE = Path(__file__).parent / "page.html"
+EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
+QUALITY = ("psnr", "sharpness")  # what the plot begins with, the first that is there
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    html: Path
+    sheet: Path
+    table: Path
+    pictures: int
+    notes: tuple[str, ...]
+
+
+def report(
+    folder: Path, rows: str | None = None, columns: str | None = None, reference: dict[str, Any] | None = None
+) -> Report:
+    """Writes report.html, sheet.png and table.csv into the folder of a store or of pictures. Raises UserError."""
+    entries, strangers = read_entries(folder)
+    if reference:
+        entries = with_reference(entries, reference, folder)
+    axes = axes_of(entries)
+    entries = sorted(entries, key=lambda e: [values.index(getattr(e.recipe, name)) for name, values in axes.items()])
+    rows, columns = chosen(rows, columns, list(axes))
+    notes = notes_of(entries, axes, strangers, reference)
+    paths = [folder / name for name in ("report.html", "sheet.png", "table.csv")]
+    write_text(paths[0], page(folder, entries, axes, rows, columns, notes))
+    sheet.draw(entries, rows, columns, paths[1])
+    write_text(paths[2], table(entries, list(axes)))
+    return Report(paths[0], paths[1], paths[2], len(entries), tuple(notes))
+
+
+def chosen(rows: str | None, columns: str | None, axes: list[str]) -> tuple[str | None, str | None]:
+    """The axes of the grid: those named, else the first ones. Raises UserError for one that does not vary."""
+    for flag, name in (("rows", rows), ("columns", columns)):
+        if name is not None and name not in axes:
+            there = f"there are: {', '.join(axes)}" if axes else "all pictures have the same recipe"
+            raise UserError(f"--{flag} {name} is no axis here{nearest(name, axes)}; {there}")
+    free = [name for name in axes if name not in (rows, columns)]
+    if rows is None and len(axes) > 1 and free:
+        rows = free.pop(0)
+    if columns is None and free:
+        columns = free.pop(0)
+    return rows, columns
+
+
+def notes_of(
+    entries: Sequence[Entry], axes: dict[str, list[Any]], strangers: Sequence[Path], reference: dict[str, Any] | None
+) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    notes = [f"axis {name} changes nothing: pictures along it are the same" for name in same_all_along(entries, axes)]
+    if reference:
+        fields = ", ".join(f"{name} {value}" for name, value in reference.items())
+        notes.append(f"psnr, ssim and delta_e compare with the picture at {fields}")
+        away = [e for e in entries if any(getattr(e.recipe, name) != value for name, value in reference.items())]
+        if alone := sum(1 for entry in away if not entry.pair):
+            notes.append(f"{alone} pictures have no such partner")
+    if strangers:
+        notes.append(f"{len(strangers)} pictures carry no recipe and are left out")
+    if not measures.has_skimage():
+        notes.append(f"without scikit-image there is no SSIM, CIEDE2000 or seam: {measures.INSTALL}")
+    return notes
+
+
+def page(
+    folder: Path,
+    entries: Sequence[Entry],
+    axes: dict[str, list[Any]],
+    rows: str | None,
+    columns: str | None,
+    notes: list[str],
+) -> str:
+    """The HTML with its data inside."""
+    data = facts(folder, entries, axes, notes) | {"rows": rows, "columns": columns}
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    template = PAGE.read_text(encoding="utf-8")
+    return template.replace("TITLE", html.escape(str(data["title"])), 1).replace("DATA", text, 1)
+
+
+def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], notes: list[str]) -> dict[str, Any]:
+    """Everything the page shows."""
+    first = entries[0].recipe
+    names = list(axes)
+    numeric = [n for n in names if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in axes[n])]
+    series = [name for name in names if name not in numeric and name != "seed"]
+    here = [name for name in QUALITY if any(name in entry.numbers for entry in entries)]
+    places = {name: {value: i for i, value in enumerate(values)} for name, values in axes.items()}
+    with_previews = len(entries) <= EMBEDDED
+    return {
+        "title": f"{folder.resolve().name}: {first.prompt}" if "prompt" not in axes else folder.resolve().name,
+        "about": f"{len(entries):,} pictures; " + ", ".join(f"{n} ({len(v)})" for n, v in axes.items()),
+        "axes": axes,
+        "common": {name: value for name, value in asdict(first).items() if name not in axes and matters(name, value)},
+        "x": numeric[0] if numeric else "seconds",
+        "y": here[0],
+        "series": series[0] if series else None,
+        "measures": measures.ABOUT,
+        "environment": environment(entries),
+        "notes": notes,
+        "entries": [
+            {
+                "at": [places[name][getattr(entry.recipe, name)] for name in names],
+                "n": {name: rounded(value) for name, value in entry.numbers.items()},
+                "f": Path(os.path.relpath(entry.path, folder)).as_posix(),
+                "c": entry.command(),
+                "h": entry.claims["pixels"],
+                **({"p": entry.derived.preview} if with_previews else {}),
+            }
+            for entry in entries
+        ],
+    }
+
+
+def matters(name: str, value: Any) -> bool:
+    """Whether a field that all share is worth showing."""
+    return value != FIELDS[name].default
+
+
+def rounded(value: float) -> float:
+    """Six digits: a page holds thousands of numbers."""
+    return float(f"{value:.6g}")
+
+
+def table(entries: Sequence[Entry], axes: Sequence[str]) -> str:
+    """All entries as CSV, a picture a row."""
+    rows = [row_of(entry, axes) for entry in entries]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,87 @@
+"""A contact sheet: two axes as a labelled grid of pictures in one PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noisette.bench.entries import Entry, axes_of
+from noisette.names import cannot_write
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+SIDE, GAP, TEXT = 160, 6, 13  # pixels
+MOST = 40  # rows and columns
+INK, PAPER, FAINT = "#1c1b19", "#ffffff", "#6d6a63"
+
+
+def draw(entries: Sequence[Entry], rows: str | None, columns: str | None, path: Path) -> None:
+    """Writes the sheet: other axes at their first value, said on top. Raises UserError for a full disk."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    axes = axes_of(entries)
+    fixed = {name: values[0] for name, values in axes.items() if name not in (rows, columns)}
+    shown = [e for e in entries if all(getattr(e.recipe, name) == value for name, value in fixed.items())]
+    down = axes[rows][:MOST] if rows else [None]
+    across = axes[columns][:MOST] if columns else [None]
+    font = ImageFont.load_default(TEXT)
+    margin = max([0, *(round(font.getlength(label(rows, value))) for value in down)]) + 2 * GAP if rows else GAP
+    margin = min(margin, 2 * SIDE)
+    head = 3 * TEXT + 3 * GAP
+    size = (margin + len(across) * (SIDE + GAP), head + len(down) * (SIDE + GAP))
+    sheet = Image.new("RGB", (max(size[0], 3 * SIDE), size[1]), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, GAP), cut(caption(shown, fixed), font, sheet.width - 2 * GAP), FAINT, font)
+    for i, value in enumerate(across):
+        where = (margin + i * (SIDE + GAP), head - TEXT - GAP)
+        pen.text(where, cut(label(columns, value), font, SIDE), INK, font)
+    for j, value in enumerate(down):
+        where = (GAP, head + j * (SIDE + GAP) + SIDE // 2 - TEXT // 2)
+        pen.text(where, cut(label(rows, value), font, margin - GAP), INK, font)
+    at = {tuple(getattr(e.recipe, name) if name else None for name in (rows, columns)): e for e in shown}
+    for j, row in enumerate(down):
+        for i, column in enumerate(across):
+            if entry := at.get((row, column)):
+                corner = (margin + i * (SIDE + GAP), head + j * (SIDE + GAP))
+                sheet.paste(preview(entry), corner)
+    try:
+        sheet.save(path, optimize=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def preview(entry: Entry) -> Image.Image:
+    """The entry's preview within SIDE x SIDE, centred on paper."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(base64.b64decode(entry.derived.preview))) as image:
+        return ImageOps.pad(image.convert("RGB"), (SIDE, SIDE), color=PAPER)
+
+
+def caption(entries: Sequence[Entry], fixed: dict[str, Any]) -> str:
+    """What is the same for all pictures shown."""
+    facts = [label(name, value) for name, value in fixed.items()]
+    prompts = {entry.recipe.prompt for entry in entries}
+    head = [repr(prompts.pop())] if len(prompts) == 1 and "prompt" not in fixed else []
+    return ", ".join(head + facts)
+
+
+def label(name: str | None, value: Any) -> str:
+    """`steps 20`: short names for the commonest fields."""
+    short = {"num_inference_steps": "steps", "guidance_scale": "guidance", "guidance_rescale": "rescale"}
+    if name is None:
+        return ""
+    return str(value) if name in ("sampler", "prompt", "schedule", "model") else f"{short.get(name, name)} {value}"
+
+
+def cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The head of a text that fits, with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

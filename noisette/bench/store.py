@@ -1,0 +1,127 @@
+"""The store of a sweep: a folder with one PNG a cell, named by its address, whole or absent.
+
+    DIR/store.json          which layout this is
+    DIR/cells/*.png         the pictures; NAME-{address}.png, each with its recipe and provenance inside
+    DIR/derived/*.json      previews and measures, made anew from the pictures when they are missing
+    DIR/claims/*.lock       who is at which cell right now; a lock ends with its process
+
+A picture is written beside its name, flushed, and linked to it, so kill -9 leaves a cell done or not done. What is
+done is told by the names alone. Two processes share the work through the claims.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from noisette import names, record
+from noisette.bench import derived
+from noisette.bench.cells import ADDRESS, Cell
+from noisette.bench.files import write_text
+from noisette.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+    from noisette.bench.make import Made
+
+FORMAT = 1
+NAME = re.compile(rf".*-([0-9a-f]{{{ADDRESS}}})\.png")
+END = b"IEND\xaeB`\x82"  # the last eight bytes of every whole PNG
+
+
+class Store:
+    """One folder. Opening checks its layout; nothing is written before the first cell lands."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cells, self.derived, self.claims = root / "cells", root / "derived", root / "claims"
+        check_format(root / "store.json")
+
+    def prepare(self) -> None:
+        """Makes the folders. Raises UserError where that can't be."""
+        try:
+            for folder in (self.cells, self.derived, self.claims):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not (self.root / "store.json").exists():
+                write_text(self.root / "store.json", json.dumps({"format": FORMAT}))
+        except OSError as error:
+            raise names.cannot_write(self.root, error) from None
+
+    def done(self) -> dict[str, Path]:
+        """address -> picture, from one look at the folder, in the order of names."""
+        if not self.cells.is_dir():
+            return {}
+        with os.scandir(self.cells) as entries:
+            found = sorted(entry.name for entry in entries)
+        return {match[1]: self.cells / name for name in found if (match := NAME.fullmatch(name))}
+
+    def damaged(self) -> list[Path]:
+        """Pictures that do not end as a PNG does: cut or overwritten by something else."""
+        return [path for path in self.done().values() if not is_whole(path)]
+
+    def path(self, cell: Cell) -> Path:
+        """Where a cell's picture belongs."""
+        recipe = cell.recipe
+        steps = recipe.num_inference_steps or 0
+        return self.cells / names.file_name(recipe.prompt, cell.mode, cell.seed, steps, cell.address)
+
+    @contextlib.contextmanager
+    def claimed(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+        """Those of the cells that nobody else is at and nobody has done, held until the block ends."""
+        from filelock import FileLock, Timeout
+
+        locks: dict[str, BaseFileLock] = {}
+        try:
+            for cell in cells:
+                lock = FileLock(self.claims / f"{cell.address}.lock", timeout=0)
+                with contextlib.suppress(Timeout):
+                    lock.acquire()
+                    locks[cell.address] = lock
+            yield [cell for cell in cells if cell.address in locks and not self.path(cell).exists()]
+        finally:
+            for cell in cells:
+                if cell.address in locks:
+                    self._give_back(cell, locks[cell.address])
+
+    def _give_back(self, cell: Cell, lock: BaseFileLock) -> None:
+        """The lock's file goes once the cell has landed: whoever claims it later sees the picture."""
+        landed = self.path(cell).exists()
+        lock.release()
+        if landed:
+            with contextlib.suppress(OSError):  # Windows, while another process looks at it
+                (self.claims / f"{cell.address}.lock").unlink(missing_ok=True)
+
+    def land(self, cell: Cell, made: Made) -> record.Saved:
+        """Writes a claimed cell's picture and proves the file. Raises UserError, a full disk included."""
+        base, repaint = (made.base, made.repaint) if made.strict else (None, None)
+        saved = record.save(self.path(cell), made.picture, made.metadata, base, repaint)
+        derived.write(self.derived / f"{cell.address}.json", derived.derive(made.picture, made.base, made.repaint))
+        return saved
+
+
+def check_format(path: Path) -> None:
+    """Raises UserError for a store of another version, or a file that is none of ours."""
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is not the mark of a store: name another --out") from None
+    if found != FORMAT:
+        raise UserError(
+            f"{path.parent} is a store of format {found}, this noisette writes {FORMAT}: name another --out"
+        )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file ends as a PNG does."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - len(END)))
+        return file.read() == END

@@ -1,0 +1,141 @@
+"""Comparing, rerunning and verifying, over files and folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisette.bench.compare import compare, difference
+from noisette.cli import main
+from noisette.reading import Picture, read
+from tests.bench.test_report import browser
+
+FLAGS = ["--prompt", "alien", "-W", "64", "-H", "64", "--steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures by noisette-1."""
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["image", *FLAGS, "--seed", "1,2", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_difference_is_where_it_is() -> None:
+    a = np.full((8, 8, 3), 100, np.uint8)
+    b = a.copy()
+    b[2, 3, 1] = 164
+    b[5, 5] = 132
+    found = difference(Picture(a), Picture(b)).data[..., 0]
+    assert found[2, 3] == 255
+    assert found[5, 5] == 128
+    assert (np.count_nonzero(found), found[0, 0]) == (2, 0)
+
+
+def test_two_files(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = sorted(made.glob("*.png"))
+    out = tmp_path / "out"
+    assert main(["compare", str(a), str(b), "--out", str(out), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["recipe"] == {"seed": ["1", "2"]}
+    assert facts["psnr"] < 60
+    assert 0 < facts["differing"] <= 1
+    assert "http" not in (out / "compare.html").read_text().replace("http-equiv", "")
+    assert main(["compare", str(a), str(a), "--out", str(out)]) == 0
+    assert "equal" in capsys.readouterr().out
+
+
+def test_two_folders_by_name_and_by_recipe(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "b")
+    by_name = compare(str(made), str(tmp_path / "b"), tmp_path / "out")
+    assert (by_name.equal, len(by_name.pairs), by_name.notes) == (2, 2, ())
+    for i, path in enumerate(sorted((tmp_path / "b").glob("*.png"))):
+        path.rename(path.with_name(f"renamed {i}.png"))
+    Image.new("RGB", (64, 64)).save(tmp_path / "b" / "holiday.png")
+    by_recipe = compare(str(made), str(tmp_path / "b"), tmp_path / "out")
+    assert (by_recipe.equal, len(by_recipe.pairs)) == (2, 2)
+    assert by_recipe.notes == ("1 pictures have no partner",)
+
+
+def test_rerun_makes_the_same_pixels_and_verify_says_so(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rerun", str(made), "--out", str(tmp_path / "again")]) == 0
+    for path in made.glob("*.png"):
+        assert (read(path).data == read(tmp_path / "again" / path.name).data).all()
+    assert main(["rerun", str(made), "--steps", "2", "--out", str(tmp_path / "more")]) == 0
+    assert len(list((tmp_path / "more").glob("*-2its-*.png"))) == 2
+    capsys.readouterr()
+    assert main(["verify", str(made)]) == 0
+    assert "2 pictures: 2 identical" in capsys.readouterr().err
+
+
+def test_verify_of_a_folder_finds_the_edited_one(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made, tmp_path / "b")
+    path = sorted((tmp_path / "b").glob("*.png"))[0]
+    with Image.open(path) as image:
+        image.load()
+        edited = image.copy()
+        edited.paste((0, 0, 0), (0, 0, 32, 32))
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("noisette", image.info["noisette"])
+        edited.save(path, pnginfo=info)
+    assert main(["verify", str(tmp_path / "b")]) == 1
+    said = capsys.readouterr()
+    assert "its pixels were edited since" in said.out
+    assert "1 identical, 1 different" in said.err or "1 different, 1 identical" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["compare", "a.png", "b"], "two files or two folders"),
+        (["compare", "b", "c"], "no pictures of one name or one recipe"),
+        (["compare", "a.png", "nowhere.png"], "not there"),
+        (["compare", "a.png", "c/small.png"], "64x64 and 8x8"),
+        (["rerun", "a.png"], "carries no recipe"),
+        (["rerun", "empty"], "holds no pictures"),
+        (["verify", "empty"], "holds no pictures"),
+    ],
+)
+def test_mistakes(
+    words: list[str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("b", "c", "empty"):
+        (tmp_path / folder).mkdir()
+    for name, side in (("a.png", 64), ("b/one.png", 64), ("c/small.png", 8)):
+        Image.new("RGB", (side, side)).save(name)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert wanted in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(browser() is None, reason="no chromium here")
+def test_the_page_flickers(made: Path, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    a, b = sorted(made.glob("*.png"))
+    page_path = compare(str(a), str(b), tmp_path).html
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=str(browser()), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.goto(page_path.as_uri())
+        assert page.locator("img").count() == 3
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.screenshot(path=tmp_path / "compare-phone.png", full_page=True)
+        second = page.locator("img").nth(1).get_attribute("src")
+        page.locator("#flicker").click()
+        page.wait_for_function(f"document.querySelector('img').src === {json.dumps(second)}")
+        chromium.close()
