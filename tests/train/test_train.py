@@ -130,9 +130,13 @@ def test_a_package_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "packages" / "thing").exists()
 
 
-def test_a_fetch_that_fails_is_one_line(tmp_path: Path) -> None:
-    package = {"kind": "npm", "name": "/nowhere", "version": "0", "sha256": ""}
-    with pytest.raises(UserError, match="nowhere"):
+def test_a_fetch_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="npm notice\nnpm error 404 no such package\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    package = {"kind": "npm", "name": "thing", "version": "0", "sha256": ""}
+    with pytest.raises(UserError, match="fetching thing 0 failed: .*404 no such package"):
         data.fetch(tmp_path, "thing", package)
 
 
