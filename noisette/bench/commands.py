@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from noisette.bench.axes import Sweep, cells, field_name, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, check, parse, parse_number
+from noisette.recipe import FIELDS, Recipe, check, nearest, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell
@@ -71,6 +71,7 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     store = Store(Path(values.out))
     found, notes = resolve(cells(asked), values.lenient)
     reference = parse_reference(values.reference or asked.reference)
+    check_axes(found, values, reference)
     check_writable(store.root)
     for note in notes[:NAMED_IN_NOTES]:
         print(f"note: {note}", file=sys.stderr)
@@ -82,6 +83,17 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     if store.done():
         write_report(store.root, values, reference)
     return code
+
+
+def check_axes(found: list[Cell], values: argparse.Namespace, reference: dict[str, Any]) -> None:
+    """The report's axes are the sweep's: said before hours of work, not after. Raises UserError."""
+    axes = [name for name in found[0].at if len({cell.at[name] for cell in found}) > 1]
+    named = {"rows": values.rows, "columns": values.columns}
+    for flag, word in [*named.items(), *(("reference", name) for name in reference)]:
+        if word is not None and field_name(word) not in axes:
+            raise UserError(
+                f"--{flag} {word} is no axis of the sweep{nearest(word, axes)}; there are: {', '.join(axes)}"
+            )
 
 
 def write_report(folder: Path, values: argparse.Namespace, reference: dict[str, Any]) -> None:

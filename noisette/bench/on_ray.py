@@ -76,7 +76,7 @@ def run_on_ray(
 
     A worker that dies is restarted by Ray where there is room, and its batch done again.
     """
-    store.prepare()
+    store.prepare(todo)
     with cluster(on) as ray:
         total = ray.cluster_resources()
         gpus = int(total.get("GPU", 0))

@@ -36,14 +36,9 @@ class Landed:
 
 
 def missing(cells: Sequence[Cell], store: Store) -> list[Cell]:
-    """The cells still to make; a picture that is cut short is removed and made again. Raises UserError for none."""
+    """The cells still to make: not there, or cut short. Touches nothing."""
     done = store.done()
-    for cell in cells:
-        path = done.get(cell.address)
-        if path is not None and not is_whole(path):
-            path.unlink(missing_ok=True)
-            del done[cell.address]
-    return [cell for cell in cells if cell.address not in done]
+    return [cell for cell in cells if cell.address not in done or not is_whole(done[cell.address])]
 
 
 def run(todo: Sequence[Cell], store: Store, progress: Callable[[], object] = lambda: None) -> Iterator[Landed]:
@@ -51,7 +46,7 @@ def run(todo: Sequence[Cell], store: Store, progress: Callable[[], object] = lam
 
     A cell that fails is yielded with its error; a store that can't be written to raises UserError.
     """
-    store.prepare()
+    store.prepare(todo)
     maker = Maker(store.claims)
     waiting = batches(todo)
     while waiting:

@@ -43,13 +43,16 @@ class Store:
         self.cells, self.derived, self.claims = root / "cells", root / "derived", root / "claims"
         check_format(root / "store.json")
 
-    def prepare(self) -> None:
-        """Makes the folders. Raises UserError where that can't be."""
+    def prepare(self, todo: Sequence[Cell] = ()) -> None:
+        """Makes the folders, and removes pictures of cells to do that were cut short. Raises UserError."""
         try:
             for folder in (self.cells, self.derived, self.claims):
                 folder.mkdir(parents=True, exist_ok=True)
             if not (self.root / "store.json").exists():
                 write_text(self.root / "store.json", json.dumps({"format": FORMAT}))
+            for cell in todo:
+                if self.path(cell).exists() and not is_whole(self.path(cell)):
+                    self.path(cell).unlink()
         except OSError as error:
             raise names.cannot_write(self.root, error) from None
 

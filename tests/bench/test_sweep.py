@@ -173,6 +173,8 @@ def test_a_picture_cut_short_is_made_again(undisturbed: Path) -> None:
     address, path = next(iter(Store(undisturbed).done().items()))
     path.write_bytes(path.read_bytes()[:-20])
     assert not is_whole(path)
+    assert main(["sweep", *SMALL, "--plan", "--out", str(undisturbed), "--sweep", *AXES]) == 0
+    assert not is_whole(path)
     assert main(["sweep", *SMALL, "--out", str(undisturbed), "--sweep", *AXES]) == 0
     assert hashes(undisturbed) == before
     assert address in before
@@ -235,6 +237,9 @@ MISTAKES = {
     "--sweep steps=1 --on kubernetes": "'kubernetes' is unknown: ray",
     "--sweep steps=1 --workers 2": "--workers needs --on ray",
     "--sweep steps=1 --on ray --workers 0": "1 to 1000",
+    "--sweep steps=1,2 --rows sampler": "--rows sampler is no axis of the sweep; there are: num_inference_steps",
+    "--sweep steps=1,2 --reference sampler=heun": "--reference sampler is no axis of the sweep",
+    "--sweep num_frames=2,4": "a sweep makes pictures",
     "--sweep steps=1 --out store": "format 99",
     "--sweep steps=1 --out garbage": "not the mark of a store",
     "--sweep steps=1 --out typo.toml": "typo.toml",
