@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from noisette import __version__, names, record
+from noisette.optimized import folder_of
 from noisette.reading import resolve
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def metadata(plan: Plan, result: Result) -> dict[str, Any]:
         "canvas": [plan.size.canvas_width, plan.size.canvas_height],
         "engine": plan.engine,
         "precision": plan.recipe.precision,
+        **({"optimized": folder_of(plan.checkpoint).name} if plan.recipe.precision == "int8" else {}),
         "device": plan.recipe.device,
         "processor": platform.processor() or platform.machine(),
         "model_hash": plan.checkpoint.weights_hash,

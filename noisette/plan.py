@@ -17,6 +17,7 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
+from noisette.optimized import check_optimized
 from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, size_for, written_size
 
@@ -209,6 +210,17 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
+    """int8 needs the openvino engine, networks made by `noisette optimize`, and no LoRA. Raises UserError."""
+    if recipe.precision != "int8":
+        return
+    if engine != "openvino":
+        raise UserError(f"--precision int8 runs on --engine openvino, not on {engine}: float32, float16, bfloat16 do")
+    if recipe.lora:
+        raise UserError(f"--lora {recipe.lora} can't be merged into int8 networks: take another --precision")
+    check_optimized(checkpoint, recipe.model)
+
+
 def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     """The LoRA files of --lora with their scales. Raises UserError for one that is missing or has a strange scale."""
     if recipe.lora and engine != "openvino":
@@ -293,6 +305,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
+    check_precision(recipe, engine, checkpoint)
     loras = loras_of(recipe, engine)
     base, mask, notes = read_inputs(recipe)
     width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)

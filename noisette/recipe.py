@@ -38,6 +38,7 @@ SCHEDULES = (
 )
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -85,7 +86,9 @@ class Recipe:
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
-    precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
+    precision: str = flag(
+        "float32", "arithmetic of the networks; int8 after `noisette optimize`", choices=PRECISIONS, short=SHORT
+    )
     batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +145,7 @@ def parse(name: str, text: str) -> Any:
         return parse_bool(name, text)
     if kind(name) in (int, float):
         return parse_number(name, text, kind(name))
-    return text
+    return FIELDS[name].metadata.get("short", {}).get(text, text)
 
 
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:

@@ -8,16 +8,17 @@ import pytest
 from tests.process import ROOT, run_python
 
 HEAVY = ("numpy", "PIL", "torch", "diffusers", "transformers", "openvino", "ray", "tokenizers", "huggingface_hub")
-LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "engines")
+LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "engines", "optimized")
 LAYERS = (  # each may import those before it
     {"errors"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names"},
-    {"hub", "checkpoint", "masks", "metadata", "text", "lora"},
+    {"hub", "checkpoint", "masks", "metadata", "text", "lora", "optimized"},
     {"pixels", "record", "families"},
     {"engines", "modes", "plan"},
     {"generate", "output"},
     {"verify"},
+    {"optimize", "speed"},
     {"cli", "train"},
     {"__main__"},
 )  # fmt: skip

@@ -4,6 +4,7 @@
     unet.py    UNet2DConditionModel of the Stable Diffusion families
     vae.py     AutoencoderKL and AutoencoderTiny
     text.py    CLIPTextModel, CLIPTextModelWithProjection, BertModel
+    quantize.py  int8 by NNCF, on request
     cache.py   compiled models on disk
     engine.py  load(): a checkpoint to `Networks`
 

@@ -18,13 +18,14 @@ from noisette.engines.openvino.graph import Weights, check_all_used
 from noisette.errors import UserError
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
+from noisette.optimized import files_of
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
     from noisette.engines import Array, Ids
 
-HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
+CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
 EAGER = ("unet", "text_encoder", "unet_context", "vae_decoder")  # the slowest beside those used first
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
@@ -41,11 +42,15 @@ def load(
     Returns at once: `networks` load in the background, the others when they are first used.
     """
     core = ov.Core()
-    if precision not in HINTS:
-        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
-    if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UserError(f"--precision {precision} is not supported by this processor; use float32")
+    if precision not in precisions(core):
+        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions(core))} do")
     return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks)
+
+
+def precisions(core: ov.Core) -> list[str]:
+    """Those that this processor has instructions for."""
+    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [name for name, capability in CAPABILITIES.items() if capability in known]
 
 
 class OpenVINONetworks:
@@ -65,6 +70,7 @@ class OpenVINONetworks:
         self._unet_config = checkpoint.configs["unet"]
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        self._int8 = files_of(checkpoint) if precision == "int8" else {}
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
@@ -83,9 +89,7 @@ class OpenVINONetworks:
 
     def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
         """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
-        carried = self._carried({"context": context})
-        inputs = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
-        return run(self._model("unet"), inputs, carried)["prediction"]
+        return run(self._model("unet"), *self._step(sample, timestep, context))["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
@@ -98,6 +102,31 @@ class OpenVINONetworks:
     def decode_image(self, latents: Array) -> Array:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
         return run(self._model("vae_decoder"), {"latents": latents})["pixels"]
+
+    def optimize(self, name: str, samples: Sequence[tuple[Any, ...]], path: Path) -> list[str]:
+        """Writes "unet" or "vae_decoder" as int8 to `path` (.xml), calibrated on arguments of `denoise` or
+        `decode_image`; returns the names of the layers that stay in float.
+        """
+        from noisette.engines.openvino.quantize import KEPT_SHARE, quantize
+
+        if name == "unet":
+            given = [(inputs, carried) for inputs, carried in (self._step(*sample) for sample in samples)]
+            arrays = [{**inputs, **{key: t.data for key, t in carried.items()}} for inputs, carried in given]
+        else:
+            arrays = [{"latents": latents} for (latents,) in samples]
+        tensors = self._checkpoint.tensors(network_of(name))
+        get = MappedTensors(tensors)
+        graph, kept = quantize(lambda: build_graph(name, self._config(name), get, tensors), arrays, KEPT_SHARE[name])
+        ov.save_model(graph, path, compress_to_fp16=False)
+        return kept
+
+    def _step(self, sample: Array, timestep: float, context: Array) -> tuple[dict[str, Array], dict[str, ov.Tensor]]:
+        """The step graph's inputs, and those which are the same at every step of a prompt."""
+        features = unet.time_features(self._unet_config, timestep)
+        return {"sample": sample, "time_features": features}, self._carried({"context": context})
+
+    def _config(self, name: str) -> dict[str, Any]:
+        return self._checkpoint.configs[network_of(name)]
 
     def _carried(self, inputs: dict[str, Array]) -> dict[str, ov.Tensor]:
         """What the UNet derives from the prompt alone, computed once for each prompt."""
@@ -117,8 +146,9 @@ class OpenVINONetworks:
 
     def _start(self, name: str) -> None:
         """Compile one graph in the background, or fetch it from the cache."""
-        network = name.partition("_")[0] if name != "text_encoder" else name
-        config, paths = self._checkpoint.configs[network], self._checkpoint.weights[network]
+        network, config = network_of(name), self._config(name)
+        quantized = self._int8.get(name)
+        paths = (quantized, quantized.with_suffix(".bin")) if quantized else self._checkpoint.weights[network]
         merged = [lora for lora in self._loras if network in lora.updates]
         files = [identity(path) for path in paths]
         adapters = [(identity(lora.path), lora.scale) for lora in merged]
@@ -127,6 +157,8 @@ class OpenVINONetworks:
         group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
 
         def build() -> tuple[ov.Model, Any]:
+            if quantized:
+                return self._core.read_model(quantized), None
             tensors = self._checkpoint.tensors(network)
             get: Callable[[str], Any] = MappedTensors(tensors)
             for lora in merged:
@@ -135,6 +167,11 @@ class OpenVINONetworks:
 
         folder = cache_folder() / "openvino"
         self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+
+
+def network_of(name: str) -> str:
+    """The network that one of the graphs belongs to: unet, vae or text_encoder."""
+    return name if name.startswith("text_encoder") else name.partition("_")[0]
 
 
 def identity(path: Path) -> tuple[str, int, int]:
@@ -147,7 +184,7 @@ def build_graph(
     name: str, config: Mapping[str, Any], get: Callable[[str], Any], names: Mapping[str, Any]
 ) -> ov.Model:
     """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
-    network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
+    network = network_of(name)
     weights = Weights(get, network)
     if network == "unet":
         context, step = unet.build_unet(config, weights)
