@@ -59,7 +59,7 @@ class Job:
         recipe = self.recipe
         interval = recipe.guidance_start, recipe.guidance_end
         scales = recipe.guidance_scale, recipe.guidance_rescale
-        return self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+        return self.model.denoiser(self.prompt, *scales, interval, levels, beside, recipe.step_cache)
 
     def levels(self) -> list[Level]:
         """All levels of the recipe."""

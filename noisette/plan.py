@@ -210,6 +210,14 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
+    """Kept features need the openvino engine and steps that follow each other. Raises UserError."""
+    if recipe.step_cache > 1 and engine != "openvino":
+        raise UserError(f"--step_cache {recipe.step_cache} runs on --engine openvino, not on {engine}")
+    if recipe.step_cache > 1 and mode == "variation":
+        raise UserError(f"--step_cache {recipe.step_cache} does not go with --variation, whose path is no smooth one")
+
+
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
     """int8 needs the openvino engine, networks made by `noisette optimize`, and no LoRA. Raises UserError."""
     if recipe.precision != "int8":
@@ -305,6 +313,7 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
+    check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)
     loras = loras_of(recipe, engine)
     base, mask, notes = read_inputs(recipe)

@@ -36,8 +36,11 @@ class Networks(Protocol):
         """
         ...
 
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
-        """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w]."""
+    def denoise(self, sample: Array, timestep: float, context: Array, reuse: bool = False) -> Array:
+        """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w].
+
+        `reuse` (openvino): the deep features of the last call without it, which had the same shapes, are kept.
+        """
         ...
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:

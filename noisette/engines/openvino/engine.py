@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import openvino as ov
 
 from noisette.checkpoint import cache_folder, fetch
 from noisette.engines.openvino import text, unet, vae
-from noisette.engines.openvino.cache import blob_key, compiled
+from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
 from noisette.engines.openvino.graph import Weights, check_all_used
 from noisette.errors import UserError
 from noisette.lora import read_lora
@@ -23,6 +25,7 @@ from noisette.optimized import files_of
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
     from noisette.engines import Array, Ids
+    from noisette.tensors import Tensor
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
@@ -71,8 +74,10 @@ class OpenVINONetworks:
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         self._int8 = files_of(checkpoint) if precision == "int8" else {}
+        self._copying, self._stepped = Lock(), Event()
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
+        self._deep: Array = np.zeros(0, np.float32)
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
         for name in networks:
             self._start(name)
@@ -87,9 +92,21 @@ class OpenVINONetworks:
         mask = np.ones_like(ids) if attention_mask is None else attention_mask
         return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
 
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
-        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
-        return run(self._model("unet"), *self._step(sample, timestep, context))["prediction"]
+    def denoise(self, sample: Array, timestep: float, context: Array, reuse: bool = False) -> Array:
+        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w].
+
+        With `reuse` the deep features of the last call without it stand in for this call's, batch and size alike.
+        """
+        inputs, carried = self._step(sample, timestep, context)
+        if not reuse:
+            found = run(self._model("unet"), inputs, carried)
+            self._stepped.set()
+            self._deep = found["deep"]
+            return found["prediction"]
+        model = self._model("unet_shallow")
+        needed = {port.any_name for port in model.inputs}
+        held = {name: tensor for name, tensor in carried.items() if name in needed}
+        return run(model, {**inputs, "deep": self._deep}, held)["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
@@ -125,6 +142,16 @@ class OpenVINONetworks:
         features = unet.time_features(self._unet_config, timestep)
         return {"sample": sample, "time_features": features}, self._carried({"context": context})
 
+    def _tensors(self, network: str) -> Mapping[str, Tensor]:
+        """The checkpoint's, or their float32 copy where the network is too large for its compiled form to be kept."""
+        tensors = self._checkpoint.tensors(network)
+        size = sum(4 * prod(tensor.shape) for tensor in tensors.values())
+        if size <= LARGEST or all(tensor.dtype == "F32" for tensor in tensors.values()):
+            return tensors
+        files = [identity(path) for path in self._checkpoint.weights[network]]
+        with self._copying:
+            return float32_copy(tensors, cache_folder() / "openvino", f"{network}-{place_hash(files)}", files)
+
     def _config(self, name: str) -> dict[str, Any]:
         return self._checkpoint.configs[network_of(name)]
 
@@ -147,26 +174,38 @@ class OpenVINONetworks:
     def _start(self, name: str) -> None:
         """Compile one graph in the background, or fetch it from the cache."""
         network, config = network_of(name), self._config(name)
-        quantized = self._int8.get(name)
+        quantized = self._int8.get("unet" if name == "unet_shallow" else name)
         paths = (quantized, quantized.with_suffix(".bin")) if quantized else self._checkpoint.weights[network]
         merged = [lora for lora in self._loras if network in lora.updates]
         files = [identity(path) for path in paths]
         adapters = [(identity(lora.path), lora.scale) for lora in merged]
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         key = blob_key(name, config, files, adapters, self._properties, device)
-        group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
+        group = f"{name}-{self._precision}-{place_hash(files)}"
 
         def build() -> tuple[ov.Model, Any]:
             if quantized:
-                return self._core.read_model(quantized), None
-            tensors = self._checkpoint.tensors(network)
+                graph = self._core.read_model(quantized)
+                return (unet.shallow(graph) if name == "unet_shallow" else graph), None
+            tensors = self._tensors(network)
             get: Callable[[str], Any] = MappedTensors(tensors)
+            Thread(target=let_go, args=(get, self._stepped), daemon=True).start()
             for lora in merged:
                 get = lora.merged(network, get)
             return build_graph(name, config, get, tensors), get
 
         folder = cache_folder() / "openvino"
         self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+
+
+def let_go(get: MappedTensors, done: Event) -> None:
+    """Gives pages of the weights back while a graph is compiled and first run, which packs them for itself.
+
+    They are read again where they are needed; without this the source would stay beside what is made of it.
+    """
+    while not done.wait(0.05):
+        get.release()
+    get.release()
 
 
 def network_of(name: str) -> str:
@@ -180,16 +219,21 @@ def identity(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
+def place_hash(files: Sequence[tuple[str, int, int]]) -> str:
+    """Stands in names of the cache for the place of a network's files."""
+    return hashlib.sha256(files[0][0].encode()).hexdigest()[:12]
+
+
 def build_graph(
     name: str, config: Mapping[str, Any], get: Callable[[str], Any], names: Mapping[str, Any]
 ) -> ov.Model:
-    """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
+    """One of the graphs of a checkpoint. UserError when tensors and config do not fit."""
     network = network_of(name)
     weights = Weights(get, network)
     if network == "unet":
         context, step = unet.build_unet(config, weights)
         check_all_used(network, names, weights.used)
-        return context if name == "unet_context" else step
+        return {"unet": step, "unet_context": context}.get(name) or unet.shallow(step)
     if network == "vae":
         return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
     return text.build_text_encoder(config, weights)
