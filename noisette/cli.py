@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from noisette import __version__
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, check, kind, nearest, parse
+from noisette.recipe import FIELDS, MAX_SIDE, Recipe, check, kind, nearest, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.plan import Plan
@@ -29,6 +29,8 @@ COMMANDS = {
     "compare": "two pictures or two folders side by side",
     "rerun": "make the pictures of files and folders again",
     "report": "a page, a contact sheet and a table of a folder of pictures",
+    "optimize": "make a model's int8 networks, for --precision int8",
+    "bench": "which engine and precision is fastest here",
     "train": "train the built-in model",
 }
 
@@ -229,6 +231,57 @@ def verify(argv: Sequence[str], prog: str) -> int:
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
+def optimize(argv: Sequence[str], prog: str) -> int:
+    """Quantizes a model to int8 and says what that costs and brings."""
+    parser = Parser(prog=prog, description="Make a model's int8 networks, for --precision int8. Takes minutes.")
+    parser.add_argument("model", metavar="MODEL", help="as --model")
+    parser.add_argument("--pictures", default="16", metavar="N", help="drawn to calibrate on, 1 to 256 (default 16)")
+    parser.add_argument("--json", action="store_true", help="for machines: the report as one JSON object")
+    values = parser.parse(argv)
+    pictures = whole("pictures", values.pictures, 1, 256)
+    from noisette.optimize import optimize as make_int8
+
+    report = make_int8(values.model, pictures, lambda line: print(line, file=sys.stderr, flush=True))
+    if values.json:
+        print(json.dumps(report))
+        return 0
+    kept = {name: len(names) for name, names in report["float_layers"].items()}
+    psnr = report["psnr"]
+    print(
+        f"int8 against float32: {psnr['mean']:.1f} dB (least {psnr['least']:.1f}) over {len(psnr['prompts'])}"
+        f" pictures, decoder {report['decoder_psnr']:.1f} dB"
+    )
+    print(f"a step takes {report['step_ratio']:.2f} of float32's time, a decode {report['decode_ratio']:.2f}")
+    print(f"layers kept in float: {kept['unet']} of the UNet, {kept['vae_decoder']} of the decoder")
+    return 0
+
+
+def bench(argv: Sequence[str], prog: str) -> int:
+    """Times engines and precisions against each other."""
+    parser = Parser(prog=prog, description="Which engine and precision is fastest here, on this model.")
+    parser.add_argument("model", nargs="?", default="noisette-1", metavar="MODEL", help="as --model")
+    parser.add_argument("--side", metavar="N", help="pixels, a multiple of 8 (default: the model's own)")
+    parser.add_argument("--rounds", default="3", metavar="N", help="1 to 100 (default 3)")
+    parser.add_argument("--json", action="store_true", help="for machines: one JSON object")
+    values = parser.parse(argv)
+    side = None if values.side is None else whole("side", values.side, 8, MAX_SIDE)
+    rounds = whole("rounds", values.rounds, 1, 100)
+    from noisette.speed import bench as measure
+    from noisette.speed import to_text
+
+    report = measure(values.model, side, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(report) if values.json else to_text(report))
+    return 0
+
+
+def whole(name: str, text: str, low: int, high: int) -> int:
+    """The value of a flag that is no recipe field. Raises UserError."""
+    value = int(parse_number(name, text, int))
+    if not low <= value <= high:
+        raise UserError(f"--{name} {value} is out of range: {low} to {high}")
+    return value
+
+
 def train(argv: Sequence[str], prog: str) -> int:
     """Hands over to the training commands."""
     from noisette.train import main as train_main
@@ -236,7 +289,7 @@ def train(argv: Sequence[str], prog: str) -> int:
     return train_main(argv, prog)
 
 
-def bench(command: str) -> Callable[[Sequence[str], str], int]:
+def research(command: str) -> Callable[[Sequence[str], str], int]:
     """A command of the bench, imported when it is called."""
 
     def call(argv: Sequence[str], prog: str) -> int:
@@ -251,9 +304,10 @@ def bench(command: str) -> Callable[[Sequence[str], str], int]:
 def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
-        "image": image, "video": video, "models": models, "inspect": inspect, "verify": verify, "train": train,
-        "sweep": bench("sweep"), "report": bench("report"), "measure": bench("measure"),
-        "compare": bench("compare"), "rerun": bench("rerun"),
+        "image": image, "video": video, "models": models, "inspect": inspect, "verify": verify,
+        "sweep": research("sweep"), "report": research("report"), "measure": research("measure"),
+        "compare": research("compare"), "rerun": research("rerun"),
+        "optimize": optimize, "bench": bench, "train": train,
     }  # fmt: skip
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"noisette {command}"

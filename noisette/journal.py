@@ -47,10 +47,14 @@ class Journal:
         """Everything else is the networks' own."""
         return getattr(self._networks, name)
 
-    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+    ) -> Array:
         """The UNet's answer, or what it was."""
         question = digest(b"denoise", sample, np.float64(timestep), context, np.int64(num_frames))
-        return self._answer(question, lambda: (self._networks.denoise(sample, timestep, context, num_frames),))[0]
+        return self._answer(
+            question, lambda: (self._networks.denoise(sample, timestep, context, num_frames, reuse),)
+        )[0]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """The VAE encoder's answer, or what it was."""

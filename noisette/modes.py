@@ -73,7 +73,7 @@ class Job:
         recipe = self.recipe
         interval = recipe.guidance_start, recipe.guidance_end
         scales = recipe.guidance_scale, recipe.guidance_rescale
-        denoise = self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+        denoise = self.model.denoiser(self.prompt, *scales, interval, levels, beside, recipe.step_cache)
         if not self.tile:
             return denoise
         side = self.model.latent_shape(self.tile, self.tile)[-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisette import __version__, names, record
+from noisette.optimized import folder_of
 from noisette.reading import resolve
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> di
         "windows": [window.describe() for window in plan.windows],
         "engine": plan.engine,
         "precision": plan.recipe.precision,
+        **({"optimized": folder_of(plan.checkpoint).name} if plan.recipe.precision == "int8" else {}),
         "device": plan.recipe.device,
         "processor": platform.processor() or platform.machine(),
         "model_hash": plan.checkpoint.weights_hash,

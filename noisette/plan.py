@@ -19,6 +19,7 @@ from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
+from noisette.optimized import check_optimized
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, padded, size_for, written_size
 
@@ -290,6 +291,30 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
+    """Kept features need the openvino engine and steps that follow each other. Raises UserError."""
+    if recipe.step_cache > 1 and engine != "openvino":
+        raise UserError(f"--step_cache {recipe.step_cache} runs on --engine openvino, not on {engine}")
+    if recipe.step_cache > 1 and mode == "variation":
+        raise UserError(f"--step_cache {recipe.step_cache} does not go with --variation, whose path is no smooth one")
+    for name in ("refine", "checkpoint_every"):  # the features of one tile are not another's, nor are they saved
+        if recipe.step_cache > 1 and getattr(recipe, name):
+            raise UserError(f"--step_cache {recipe.step_cache} does not go with --{name} {getattr(recipe, name)}")
+    if recipe.step_cache > 1 and recipe.moving:
+        raise UserError(f"--step_cache {recipe.step_cache} is for pictures: a clip's windows share no features")
+
+
+def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
+    """int8 needs the openvino engine, networks made by `noisette optimize`, and no LoRA. Raises UserError."""
+    if recipe.precision != "int8":
+        return
+    if engine != "openvino":
+        raise UserError(f"--precision int8 runs on --engine openvino, not on {engine}: float32, float16, bfloat16 do")
+    if recipe.lora:
+        raise UserError(f"--lora {recipe.lora} can't be merged into int8 networks: take another --precision")
+    check_optimized(checkpoint, recipe.model)
+
+
 def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     """The LoRA files of --lora with their scales. Raises UserError for one that is missing or has a strange scale."""
     if recipe.lora and engine != "openvino":
@@ -386,6 +411,8 @@ def plan(
     if idle and not lenient:
         raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
+    check_step_cache(recipe, mode, engine)
+    check_precision(recipe, engine, checkpoint)
     loras = loras_of(recipe, engine)
     base, mask, notes = read(recipe, base_clip)
     shape = base or base_clip

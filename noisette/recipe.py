@@ -40,6 +40,7 @@ BLENDS = ("alpha", "poisson")
 UPSCALERS = ("network", "lanczos")
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CODECS = ("h264", "av1", "ffv1", "png", "apng", "gif", "webp")
@@ -108,6 +109,9 @@ class Recipe:
     guidance_rescale: float = flag(0.0, "0..1, against over-exposure at high guidance", low=0.0, high=1.0)
     guidance_start: float = flag(0.0, "guidance begins after this share of the steps", low=0.0, high=1.0)
     guidance_end: float = flag(1.0, "guidance ends after this share of the steps", low=0.0, high=1.0)
+    step_cache: int = flag(
+        1, "deep features of the network are computed at every N-th step only; 1 is each", low=1, high=20
+    )
     strength: float = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
     sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)
     schedule: str = flag(None, "where the noise levels lie", choices=SCHEDULES)
@@ -119,7 +123,9 @@ class Recipe:
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
-    precision: str = flag("float32", "arithmetic of the networks", choices=PRECISIONS)
+    precision: str = flag(
+        "float32", "arithmetic of the networks; int8 after `noisette optimize`", choices=PRECISIONS, short=SHORT
+    )
     batch_size: int = flag(
         1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256, alters=False
     )
@@ -187,7 +193,7 @@ def parse(name: str, text: str) -> Any:
         return parse_bool(name, text)
     if kind(name) in (int, float):
         return parse_number(name, text, kind(name))
-    return text
+    return FIELDS[name].metadata.get("short", {}).get(text, text)
 
 
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:

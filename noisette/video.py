@@ -106,7 +106,7 @@ class ClipJob(Job):
             several = len(prompt.positive) > 1
             here = replace(prompt, positive=prompt.positive[window]) if several else prompt
             shown = None if beside is None else np.ascontiguousarray(beside[:, :, window])
-            return self.model.denoiser(here, *scales, interval, levels, shown)
+            return self.model.denoiser(here, *scales, interval, levels, shown, 1)
 
         return windowed(for_window, clip.num_frames, clip.window, clip.overlap, recipe.loop and clip.tied)
 

@@ -8,19 +8,19 @@ import pytest
 from tests.process import ROOT, run_python
 
 HEAVY = ("numpy", "PIL", "torch", "diffusers", "transformers", "openvino", "ray", "tokenizers", "huggingface_hub")
-LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "engines")
+LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "engines", "optimized")
 LAYERS = (  # each may import those before it
     {"errors"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "tiles"},
-    {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs"},
+    {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal"},
     {"finish"},
     {"generate", "output"},
     {"video"},
     {"verify"},
-    {"judge"},
+    {"judge", "optimize", "speed"},
     {"cli", "train", "bench"},
     {"__main__"},
 )  # fmt: skip

@@ -14,7 +14,9 @@ import torch
 
 from noisette.checkpoint import locate
 from noisette.engines.openvino import load
+from noisette.engines.openvino.cache import float32_copy
 from noisette.errors import UserError
+from noisette.mapped import MappedTensors, as_float32
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +137,7 @@ def test_no_torch_is_imported(folder: Path, cache: Path) -> None:
 import sys
 from noisette.checkpoint import locate
 from noisette.engines.openvino import load
+from noisette.engines.openvino.cache import float32_copy
 import numpy as np
 networks = load(locate({str(folder)!r}))
 networks.denoise(np.zeros((1, 16, 4, 4), np.float32), 1.0, networks.encode_text(np.array([[1, 2]]), None))
@@ -147,3 +150,63 @@ print([name for name in ("torch", "diffusers", "transformers") if name in sys.mo
 def test_an_unknown_precision_is_one_line(folder: Path) -> None:
     with pytest.raises(UserError, match="float32"):
         load(locate(str(folder)), precision="int3")
+
+
+def test_kept_features_serve_until_the_next_full_step(folder: Path, cache: Path) -> None:
+    networks = load(locate(str(folder)))
+    rng = np.random.default_rng(0)
+    context = rng.standard_normal((1, 6, 32), np.float32)
+    first, then = (rng.standard_normal((1, 16, 4, 4), np.float32) for _ in range(2))
+    full = networks.denoise(first, 500.0, context)
+    np.testing.assert_allclose(networks.denoise(first, 500.0, context, reuse=True), full, atol=1e-5)
+    kept = networks.denoise(then, 400.0, context, reuse=True)
+    assert np.abs(kept - networks.denoise(then, 400.0, context)).max() > 1e-3
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A checkpoint in half precision."""
+    tiny.pipeline("bert").to(torch.float16).save_pretrained(tmp_path / "half")
+    return tmp_path / "half"
+
+
+def test_a_large_network_in_half_precision_is_kept_as_float32(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prediction(half)
+    for path in cache.glob("*.blob"):
+        path.unlink()
+    monkeypatch.setattr("noisette.engines.openvino.cache.LARGEST", 0)  # compiled forms are not kept
+    monkeypatch.setattr("noisette.engines.openvino.engine.LARGEST", 0)
+    np.testing.assert_array_equal(prediction(half), small)
+    copies = {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")}
+    assert len(copies) == 1
+    np.testing.assert_array_equal(prediction(half), small)
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")} == copies
+    assert not [*cache.glob("*.part"), *cache.glob("*.blob")]
+
+
+def test_a_torn_copy_is_written_again_and_an_old_one_goes(half: Path, cache: Path) -> None:
+    tensors = locate(str(half)).tensors("unet")
+    wanted = {name: as_float32(MappedTensors(tensors)(name)) for name in tensors}
+    assert {tensor.dtype for tensor in tensors.values()} == {"F16"}
+
+    def copied(files: list[int]) -> None:
+        found = float32_copy(tensors, cache, "unet-x", files)
+        assert {tensor.dtype for tensor in found.values()} == {"F32"}
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(MappedTensors(found)(name), array)
+
+    copied([1])
+    path = next(cache.glob("unet-x-*"))
+    path.write_bytes(path.read_bytes()[:-5])
+    copied([1])
+    copied([2])
+    assert len(list(cache.glob("unet-x-*"))) == 1
+    assert not path.exists()
+
+
+def test_where_no_copy_can_be_written_the_weights_serve_as_they_are(half: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    tensors = locate(str(half)).tensors("unet")
+    assert float32_copy(tensors, tmp_path / "file" / "openvino", "unet-x", []) is tensors

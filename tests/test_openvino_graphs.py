@@ -87,7 +87,9 @@ def test_unet_equals_diffusers(name: str) -> None:
     reference = randomized(UNet2DConditionModel(**(SMALL | UNETS[name])))
     config, arrays = dict(reference.config), arrays_of(reference)
     weights = Weights(arrays.__getitem__, "unet")
-    context_model, step_model = map(compile_model, unet.build_unet(config, weights))
+    context_graph, step_graph = unet.build_unet(config, weights)
+    context_model, step_model = compile_model(context_graph), compile_model(step_graph)
+    shallow_model = compile_model(unet.shallow(step_graph))
     check_all_used("unet", arrays, weights.used)
     rng = np.random.default_rng(0)
     for batch, height, width, tokens, timestep in [
@@ -108,8 +110,14 @@ def test_unet_equals_diffusers(name: str) -> None:
             expected = reference(*args, added_cond_kwargs=added).sample.numpy()
         carried = run(context_model, inputs)
         features = unet.time_features(config, timestep)
-        got = run(step_model, {"sample": sample, "time_features": features, **carried})["prediction"]
-        np.testing.assert_allclose(got, expected, atol=TOLERANCE * max(1.0, np.abs(expected).max()))
+        found = run(step_model, {"sample": sample, "time_features": features, **carried})
+        np.testing.assert_allclose(found["prediction"], expected, atol=TOLERANCE * max(1.0, np.abs(expected).max()))
+        given = {"sample": sample, "time_features": features, "deep": found["deep"], **carried}
+        needed = {port.any_name for port in shallow_model.inputs}
+        again = run(shallow_model, {name: array for name, array in given.items() if name in needed})["prediction"]
+        np.testing.assert_allclose(again, found["prediction"], atol=TOLERANCE)
+    assert len(needed) < len(given)
+    assert len(shallow_model.get_runtime_model().get_ops()) < len(step_model.get_runtime_model().get_ops()) / 2
 
 
 KL = {"norm_num_groups": 8, "latent_channels": 4}

@@ -36,10 +36,13 @@ class Networks(Protocol):
         """
         ...
 
-    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+    ) -> Array:
         """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w].
 
         B is pictures, or clips times `num_frames`, which motion modules tie together where there are some.
+        `reuse` (openvino): the deep features of the last call without it, which had the same shapes, are kept.
         """
         ...
 

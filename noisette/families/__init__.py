@@ -41,8 +41,12 @@ class Model(Protocol):
         guidance_interval: tuple[float, float],
         levels: Sequence[Level],
         beside: Array | None,
+        step_cache: int,
     ) -> Denoise:
-        """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x."""
+        """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x.
+
+        Of `step_cache` evaluations in a row one computes the deep features of the network, and the others use them.
+        """
         ...
 
     def decode(self, latents: Array) -> Array:

@@ -39,6 +39,22 @@ class Conditions:
     cut: tuple[str, ...] = ()
 
 
+@dataclass
+class KeptFeatures:
+    """When the deep features of an earlier evaluation serve: for `interval` in a row, while shapes stay the same."""
+
+    interval: int
+    shape: tuple[int, ...] = ()
+    uses: int = 0
+
+    def serve(self, shape: tuple[int, ...]) -> bool:
+        """Whether the coming evaluation uses them; counts it."""
+        if shape != self.shape or self.uses >= self.interval:
+            self.shape, self.uses = shape, 0
+        self.uses += 1
+        return self.uses > 1
+
+
 class StableDiffusion:
     """One checkpoint: prompts to conditions, pictures to latents and back, a denoiser for the samplers."""
 
@@ -125,6 +141,7 @@ class StableDiffusion:
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         levels: Sequence[Level] = (),
         beside: Array | None = None,
+        step_cache: int = 1,
     ) -> Denoise:
         """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] or [B, C, F, h, w] at alpha·x0 + sigma·noise.
 
@@ -132,15 +149,19 @@ class StableDiffusion:
         `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023,
         eq. 15-16. `guidance_interval`: the share of the steps of `levels` that is guided (Kynkäänniemi et
         al. 2024); outside only the conditional branch runs. `beside` [B, 1 + C, h, w]: what a 9-channel UNet
-        takes beside x.
+        takes beside x. `step_cache`: of so many evaluations in a row all but the first use the first one's deep
+        features (DeepCache, Ma et al. 2024, with its uniform 1:N schedule).
         """
         guided_at = guided_levels(guidance_interval, levels)
+        kept = KeptFeatures(step_cache)
 
         def predict(x: Array, timestep: float, context: Array) -> Array:
             inputs = x if beside is None else np.concatenate([x, beside], axis=1)
             frames = as_frames(inputs)
-            tied = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
             repeated = np.concatenate([frames] * (len(context) // len(frames)))
+            if kept.serve(repeated.shape):
+                return self.networks.denoise(repeated, timestep, context, reuse=True)
+            tied = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
             outputs = self.networks.denoise(repeated, timestep, context, **tied)
             return from_frames(outputs, x.shape)
 

@@ -136,7 +136,7 @@ def test_a_fetch_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(subprocess, "run", fail)
     package = {"kind": "npm", "name": "thing", "version": "0", "sha256": ""}
-    with pytest.raises(UserError, match="fetching thing 0 failed: .*404 no such package"):
+    with pytest.raises(UserError, match=r"fetching thing 0 failed: .*404 no such package"):
         data.fetch(tmp_path, "thing", package)
 
 

@@ -6,6 +6,7 @@
     vae.py     AutoencoderKL and AutoencoderTiny
     text.py    CLIPTextModel, CLIPTextModelWithProjection, BertModel
     upscaler.py  the small network that doubles a picture
+    quantize.py  int8 by NNCF, on request
     cache.py   compiled models on disk
     engine.py  load(): a checkpoint to `Networks`
 

@@ -3,22 +3,31 @@
 A blob is written under a temporary name and renamed, so that processes may share the folder. A torn or
 damaged one fails its checksum and is built again. Where the folder can't be written, nothing is kept and
 nothing fails.
+
+Of a network too large for that its weights are kept as float32 instead, unless the checkpoint has them so. The
+graph's constants are then the mapped file itself: nothing is converted or copied when it is compiled, and pages
+that were read can be let go of at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import openvino as ov
+
+from noisette.errors import UserError
+from noisette.mapped import MappedTensors, as_float32
+from noisette.tensors import Tensor, read_header
 
 MAGIC = b"noisette-blob-2\n"
 LARGEST = 512_000_000  # beyond, writing a blob takes more memory and disk than compiling again takes time
@@ -97,6 +106,51 @@ def write_blob(path: Path, model: ov.CompiledModel) -> None:
                 older.unlink(missing_ok=True)
     except OSError:  # the disk is full, or another process holds an older blob open on Windows
         Path(part).unlink(missing_ok=True)
+
+
+def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files: Any) -> Mapping[str, Tensor]:
+    """The same tensors as float32 in one file, made unless it is there; as they are where it can't be written.
+
+    `files` tells their files from any other. An older copy of the group goes.
+    """
+    path = folder / f"{group}-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:24]}.safetensors"
+    try:
+        return read_header(path)
+    except (UserError, OSError):  # not there, or not whole
+        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=folder, suffix=".part")
+    except OSError:
+        return tensors
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write_float32(file, tensors)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+        for older in folder.glob(f"{group}-*.safetensors"):
+            if older != path:
+                older.unlink(missing_ok=True)
+        return read_header(path)
+    except OSError:  # the disk is full
+        Path(part).unlink(missing_ok=True)
+        return tensors
+
+
+def write_float32(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, tensor by tensor; the data begin on a page, as large arrays like it."""
+    entries, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 4 * math.prod(tensor.shape)
+        entries[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    header += b" " * (-(len(header) + 8) % mmap.PAGESIZE)
+    file.write(struct.pack("<Q", len(header)) + header)
+    get = MappedTensors(tensors)
+    for name in tensors:
+        file.write(as_float32(get(name)).data)
+        get.release()
 
 
 def word_sum(data: np.ndarray[Any, np.dtype[np.uint8]]) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +15,21 @@ import openvino as ov
 
 from noisette.checkpoint import MOTION, cache_folder, fetch
 from noisette.engines.openvino import text, unet, vae
-from noisette.engines.openvino.cache import blob_key, compiled
+from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
 from noisette.engines.openvino.graph import Weights, check_all_used, parameter
 from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
+from noisette.optimized import files_of
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
     from noisette.engines import Array, Ids
+    from noisette.tensors import Tensor
 
-HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
+CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
 EAGER = ("unet", "text_encoder", "unet_context", "vae_decoder")  # the slowest beside those used first
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
@@ -43,11 +47,15 @@ def load(
     Returns at once: `networks` load in the background, the others when they are first used.
     """
     core = ov.Core()
-    if precision not in HINTS:
-        raise UserError(f"--precision {precision} is unknown to the openvino engine; it has {', '.join(HINTS)}")
-    if CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UserError(f"--precision {precision} is not supported by this processor; use float32")
+    if precision not in precisions(core):
+        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions(core))} do")
     return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks, motion_scale)
+
+
+def precisions(core: ov.Core) -> list[str]:
+    """Those that this processor has instructions for."""
+    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [name for name, capability in CAPABILITIES.items() if capability in known]
 
 
 class OpenVINONetworks:
@@ -69,8 +77,11 @@ class OpenVINONetworks:
         self._unet_config = checkpoint.configs["unet"]
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        self._int8 = files_of(checkpoint) if precision == "int8" else {}
+        self._copying, self._stepped = Lock(), Event()
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
+        self._deep: Array = np.zeros(0, np.float32)
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
         for name in networks:
             self._start(name)
@@ -85,13 +96,24 @@ class OpenVINONetworks:
         mask = np.ones_like(ids) if attention_mask is None else attention_mask
         return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
 
-    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
-        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w]."""
-        carried = self._carried({"context": context})
-        inputs: dict[str, Any] = {"sample": sample, "time_features": unet.time_features(self._unet_config, timestep)}
-        if self._moves:
-            inputs["num_frames"] = np.array([num_frames], np.int64)
-        return run(self._model("unet"), inputs, carried)["prediction"]
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+    ) -> Array:
+        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w].
+
+        With `reuse` the deep features of the last call without it stand in for this call's, batch and size alike.
+        """
+        inputs, carried = self._step(sample, timestep, context)
+        if not reuse:
+            frames = {"num_frames": np.array([num_frames], np.int64)} if self._moves else {}
+            found = run(self._model("unet"), {**inputs, **frames}, carried)
+            self._stepped.set()
+            self._deep = found["deep"]
+            return found["prediction"]
+        model = self._model("unet_shallow")
+        needed = {port.any_name for port in model.inputs}
+        held = {name: tensor for name, tensor in carried.items() if name in needed}
+        return run(model, {**inputs, "deep": self._deep}, held)["prediction"]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
@@ -104,6 +126,41 @@ class OpenVINONetworks:
     def decode_image(self, latents: Array) -> Array:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
         return run(self._model("vae_decoder"), {"latents": latents})["pixels"]
+
+    def optimize(self, name: str, samples: Sequence[tuple[Any, ...]], path: Path) -> list[str]:
+        """Writes "unet" or "vae_decoder" as int8 to `path` (.xml), calibrated on arguments of `denoise` or
+        `decode_image`; returns the names of the layers that stay in float.
+        """
+        from noisette.engines.openvino.quantize import KEPT_SHARE, quantize
+
+        if name == "unet":
+            given = [(inputs, carried) for inputs, carried in (self._step(*sample) for sample in samples)]
+            arrays = [{**inputs, **{key: t.data for key, t in carried.items()}} for inputs, carried in given]
+        else:
+            arrays = [{"latents": latents} for (latents,) in samples]
+        tensors = self._checkpoint.tensors(network_of(name))
+        get = MappedTensors(tensors)
+        graph, kept = quantize(lambda: build_graph(name, self._config(name), get, tensors), arrays, KEPT_SHARE[name])
+        ov.save_model(graph, path, compress_to_fp16=False)
+        return kept
+
+    def _step(self, sample: Array, timestep: float, context: Array) -> tuple[dict[str, Array], dict[str, ov.Tensor]]:
+        """The step graph's inputs, and those which are the same at every step of a prompt."""
+        features = unet.time_features(self._unet_config, timestep)
+        return {"sample": sample, "time_features": features}, self._carried({"context": context})
+
+    def _tensors(self, network: str) -> Mapping[str, Tensor]:
+        """The checkpoint's, or their float32 copy where the network is too large for its compiled form to be kept."""
+        tensors = self._checkpoint.tensors(network)
+        size = sum(4 * prod(tensor.shape) for tensor in tensors.values())
+        if size <= LARGEST or all(tensor.dtype == "F32" for tensor in tensors.values()):
+            return tensors
+        files = [identity(path) for path in self._checkpoint.weights[network]]
+        with self._copying:
+            return float32_copy(tensors, cache_folder() / "openvino", f"{network}-{place_hash(files)}", files)
+
+    def _config(self, name: str) -> dict[str, Any]:
+        return self._checkpoint.configs[network_of(name)]
 
     def _carried(self, inputs: dict[str, Array]) -> dict[str, ov.Tensor]:
         """What the UNet derives from the prompt alone, computed once for each prompt."""
@@ -123,8 +180,9 @@ class OpenVINONetworks:
 
     def _start(self, name: str) -> None:
         """Compile one graph in the background, or fetch it from the cache."""
-        network = name.partition("_")[0] if name != "text_encoder" else name
-        config, paths = self._checkpoint.configs[network], self._checkpoint.weights[network]
+        network, config = network_of(name), self._config(name)
+        quantized = self._int8.get("unet" if name == "unet_shallow" else name)
+        paths = (quantized, quantized.with_suffix(".bin")) if quantized else self._checkpoint.weights[network]
         merged = [lora for lora in self._loras if network in lora.updates]
         files = [identity(path) for path in paths]
         adapters: list[Any] = [(identity(lora.path), lora.scale) for lora in merged]
@@ -134,11 +192,15 @@ class OpenVINONetworks:
             adapters.append((self._checkpoint.configs[MOTION], files_of_motion, self._motion_scale))
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         key = blob_key(name, config, files, adapters, self._properties, device)
-        group = f"{name}-{self._precision}-{hashlib.sha256(files[0][0].encode()).hexdigest()[:12]}"
+        group = f"{name}-{self._precision}-{place_hash(files)}"
 
         def build() -> tuple[ov.Model, Any]:
-            tensors = self._checkpoint.tensors(network)
+            if quantized:
+                graph = self._core.read_model(quantized)
+                return (unet.shallow(graph) if name == "unet_shallow" else graph), None
+            tensors = self._tensors(network)
             get: Callable[[str], Any] = MappedTensors(tensors)
+            Thread(target=let_go, args=(get, self._stepped), daemon=True).start()
             for lora in merged:
                 get = lora.merged(network, get)
             if not moves:
@@ -156,10 +218,30 @@ class OpenVINONetworks:
         self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
 
 
+def let_go(get: MappedTensors, done: Event) -> None:
+    """Gives pages of the weights back while a graph is compiled and first run, which packs them for itself.
+
+    They are read again where they are needed; without this the source would stay beside what is made of it.
+    """
+    while not done.wait(0.05):
+        get.release()
+    get.release()
+
+
+def network_of(name: str) -> str:
+    """The network that one of the graphs belongs to: unet, vae or text_encoder."""
+    return name if name.startswith("text_encoder") else name.partition("_")[0]
+
+
 def identity(path: Path) -> tuple[str, int, int]:
     """What tells a file from any other and from its own earlier states: place, size, time of change."""
     status = path.stat()
     return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def place_hash(files: Sequence[tuple[str, int, int]]) -> str:
+    """Stands in names of the cache for the place of a network's files."""
+    return hashlib.sha256(files[0][0].encode()).hexdigest()[:12]
 
 
 def build_graph(
@@ -169,13 +251,13 @@ def build_graph(
     names: Mapping[str, Any],
     motion: Motion | None = None,
 ) -> ov.Model:
-    """One of the five graphs of a checkpoint. UserError when tensors and config do not fit."""
-    network = "unet" if name.startswith("unet") else "vae" if name.startswith("vae") else name
+    """One of the graphs of a checkpoint. UserError when tensors and config do not fit."""
+    network = network_of(name)
     weights = Weights(get, network)
     if network == "unet":
         context, step = unet.build_unet(config, weights, motion)
         check_all_used(network, names, weights.used)
-        return context if name == "unet_context" else step
+        return {"unet": step, "unet_context": context}.get(name) or unet.shallow(step)
     if network == "vae":
         return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
     return text.build_text_encoder(config, weights)

@@ -31,10 +31,14 @@ def conv(
     padding: tuple[int, int] | None = None,
     bias: bool = True,
 ) -> Node:
-    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default "same"."""
+    """torch.nn.Conv2d: x [B, in, h, w]; `padding` is (before, after) on both axes, by default "same".
+
+    The node bears the layer's name, as in `linear`: layers to be kept from quantization are told by it.
+    """
     before, after = padding or (kernel // 2, kernel // 2)
     weight = w.float("weight", (channels_out, channels_in, kernel, kernel))
     y = ops.convolution(x, weight, [stride, stride], [before, before], [after, after], [1, 1])
+    y.set_friendly_name(w.prefix.rstrip("."))
     if not bias:
         return y
     return ops.add(y, w.float("bias", (channels_out,), as_shape=(1, channels_out, 1, 1)))
@@ -44,6 +48,7 @@ def linear(x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = T
     """torch.nn.Linear on the last axis; a stored 1x1 convolution of the same size serves as well."""
     weight = w.float("weight", (width_out, width_in), also=(width_out, width_in, 1, 1))
     y = ops.matmul(x, weight, False, True)
+    y.set_friendly_name(w.prefix.rstrip("."))
     return ops.add(y, w.float("bias", (width_out,))) if bias else y
 
 

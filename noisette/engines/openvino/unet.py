@@ -84,7 +84,7 @@ def build_unet(config: Mapping[str, Any], w: Weights, motion: Motion | None = No
 
     Context model: context [B, T, width] (SDXL also text_embeds [B, P], time_ids [B, 6]) -> named tensors.
     Step model: sample [B, C_in, h, w], time_features [1, block_out_channels[0]] (`time_features`) and those
-    named tensors -> the prediction [B, C_out, h, w].
+    named tensors -> the prediction [B, C_out, h, w], and `deep`, which `shallow` can start from.
     """
     c = with_defaults(config)
     channels: list[int] = list(c["block_out_channels"])
@@ -157,6 +157,7 @@ def build_unet(config: Mapping[str, Any], w: Weights, motion: Motion | None = No
         block = at_level(shared, widths[k], heads[k], up_depths[i], layers[k] + 1, only_cross[k])
         for j in range(layers[k] + 1):
             skip, skip_width = skips.pop()
+            deep = x  # at last, what the last layer takes from below
             x = resnet(
                 ops.concat([x, skip], 1),
                 w / "up_blocks" / i / "resnets" / j,
@@ -175,8 +176,30 @@ def build_unet(config: Mapping[str, Any], w: Weights, motion: Motion | None = No
     x = g.group_norm(x, w / "conv_norm_out", width, c["norm_num_groups"], c["norm_eps"])
     x = g.conv(g.activation(c["act_fn"], x), w / "conv_out", width, c["out_channels"], c["conv_out_kernel"])
     frames = [motion.frames] if motion else []
-    step = g.model({"prediction": x}, [sample, features, *frames, *context.carried], "unet")
+    step = g.model({"prediction": x, "deep": deep}, [sample, features, *frames, *context.carried], "unet")
     return g.model(context.outputs, context.inputs, "unet_context"), step
+
+
+def shallow(step: ov.Model) -> ov.Model:
+    """The step model from `deep` on: the first convolution and the last layer alone, `deep` being an input.
+
+    DeepCache (Ma et al. 2024): what lies below changes slowly from step to step, and can be kept for a few.
+    """
+    graph = step.clone()
+    source = graph.output("deep").get_node().input_value(0)
+    deep = g.parameter("deep", [-1, source.get_partial_shape()[1].get_length(), -1, -1])
+    for taken in source.get_target_inputs():
+        if taken.get_node().get_type_name() != "Result":
+            taken.replace_source_output(deep.output(0))
+    result = graph.output("prediction").get_node()
+    needed, left = {deep.get_friendly_name()}, [result]
+    while left:
+        node = left.pop()
+        if node.get_friendly_name() not in needed:
+            needed.add(node.get_friendly_name())
+            left += [value.get_node() for value in node.input_values()]
+    inputs = [parameter for parameter in graph.get_parameters() if parameter.get_friendly_name() in needed]
+    return ov.Model([result], [*inputs, deep], "unet_shallow")
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
