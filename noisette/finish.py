@@ -14,6 +14,7 @@ import numpy as np
 from noisette import blending, pixels, seams
 from noisette.blending import Bools, Floats
 from noisette.reading import Picture, Pixels
+from noisette.upscaling import enlarge, enlarging, larger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,14 +55,18 @@ def on_canvas(plan: Plan, window: Window) -> tuple[Array, Array]:
 
 def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]]:
     """The pixels [3, H, W] of each window's canvas to the picture that is written, and what is to be said of it."""
+    upscaler = plan.recipe.upscaler
+    said = enlarging(upscaler) if plan.mode == "upscale" or any(w.size.hires for w in plan.windows) else {}
     if plan.base is None:
-        return Picture(off_canvas(images[0], plan.size, "crop")), {}
+        return Picture(off_canvas(images[0], plan.size, "crop", upscaler)), said
+    if plan.mode == "upscale":
+        return larger(plan.base, plan.size.width, plan.size.height, upscaler), said
     if plan.mask is None:
-        return Picture(off_canvas(images[0], plan.size, "stretch"), info=plan.base.info), {}
+        return Picture(off_canvas(images[0], plan.size, "stretch", upscaler), info=plan.base.info), said
     data = plan.base.data.copy()
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
-        painted = off_canvas(image, window.size, "stretch").astype(np.float32)
+        painted = off_canvas(image, window.size, "stretch", upscaler).astype(np.float32)
         base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
         shift = color_shift(plan, window, base, painted)
         result = edited(plan, window, base, painted + shift)
@@ -69,15 +74,15 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
         shifts.append([round(float(value), 1) for value in shift])
         steps.append(seam(plan, base, painted, result, repaint))
     facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
-    return replace(plan.base, data=data), facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
+    return replace(plan.base, data=data), said | facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
 
-def off_canvas(image: Array, size: Size, how: str) -> Pixels:
-    """uint8 [H, W, 3] at the written size: the canvas brought there, or cut from it where it was padded."""
+def off_canvas(image: Array, size: Size, how: str, upscaler: str) -> Pixels:
+    """uint8 [H, W, 3] at the written size: the canvas enlarged, or cut from it where it was padded."""
     painted = pixels.from_model(image)
     if not size.hires:
         return painted[: size.height, : size.width]
-    return pixels.fit(Picture(painted), size.width, size.height, how).data
+    return enlarge(painted, size.width, size.height, upscaler, how)
 
 
 def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> Floats:

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from noisette import pixels
 from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
-from noisette.noise import Varied
+from noisette.noise import Noise, Varied
 from noisette.reading import Picture
 from noisette.recipe import parse_chain
 from noisette.sampling import SAMPLERS
+from noisette.sizes import padded
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Networks
@@ -41,6 +45,9 @@ class Result:
 
 def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda: None) -> Iterator[Result]:
     """Yields the plan's pictures in the order of its seeds; `progress()` is called after each step."""
+    if not plan.evaluated_steps:
+        yield from finished(plan)
+        return
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
@@ -62,8 +69,33 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
         for i, seed in enumerate(seeds):
             began = time.perf_counter()
             picture, said = finish(plan, [images[i] for images in painted])
+            if recipe.refine:
+                picture = refine(plan, model, prompt, picture, streams[i], progress)
             seconds = spent / len(seeds) + time.perf_counter() - began
             yield Result(seed, picture, seconds, {**facts, **said})
+
+
+def finished(plan: Plan) -> Iterator[Result]:
+    """The pictures of a plan that evaluates no network: enlarged ones."""
+    for seed in plan.seeds:
+        began = time.perf_counter()
+        picture, said = finish(plan, [])
+        yield Result(seed, picture, time.perf_counter() - began, said)
+
+
+def refine(
+    plan: Plan, model: Any, prompt: Any, picture: Picture, stream: Noise, progress: Callable[[], object]
+) -> Picture:
+    """An enlarged picture, denoised once more in tiles of the model's own size, in its own mode and depth."""
+    size, side = plan.size, plan.checkpoint.native_side
+    canvas = padded(size.width, size.height, plan.checkpoint.vae_scale_factor)
+    across, down = canvas.canvas_width, canvas.canvas_height
+    base = pixels.to_model(replace(picture, data=pixels.pad_to(picture.data, across, down)))
+    nothing = np.ones((1, 1, down, across), np.float32)
+    job = Job(model, prompt, plan.recipe, [stream], (), across, down, base, nothing, progress, tile=side)
+    latents, _ = sample("refined", job)
+    painted = pixels.from_model(model.decode(latents)[0])[: size.height, : size.width]
+    return pixels.recoloured(picture, painted)
 
 
 def sample(mode: str, job: Job) -> tuple[Array, dict[str, Any]]:

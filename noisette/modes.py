@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,14 @@ import numpy as np
 from noisette.noise import Noise, slerp
 from noisette.sampling import Callback, Denoise, Draw, Level, ancestral_step, keep
 from noisette.schedules import from_strength
+from noisette.tiles import tiled
 
 if TYPE_CHECKING:
     from noisette.engines import Array
     from noisette.families import Model
     from noisette.recipe import Recipe
+
+OVERLAP = 4  # neighbouring tiles share a fourth of their side
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Job:
     base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
     mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
+    tile: int = 0  # pixels a side, where the canvas is denoised in tiles
 
     def draw(self) -> Array:
         """Fresh unit normals for the whole batch, each picture's from its own stream."""
@@ -69,7 +73,11 @@ class Job:
         recipe = self.recipe
         interval = recipe.guidance_start, recipe.guidance_end
         scales = recipe.guidance_scale, recipe.guidance_rescale
-        return self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+        denoise = self.model.denoiser(self.prompt, *scales, interval, levels, beside)
+        if not self.tile:
+            return denoise
+        side = self.model.latent_shape(self.tile, self.tile)[-1]
+        return tiled(denoise, side, side // OVERLAP)
 
     def levels(self) -> list[Level]:
         """All levels of the recipe."""
@@ -124,6 +132,12 @@ def img2img(job: Job) -> Start:
     levels = from_strength(job.levels(), job.recipe.strength)
     latents = job.encode()
     return Start(job.denoiser(levels), noised(latents, levels[0], job.draw()), levels, job.draw, job.count)
+
+
+def refined(job: Job) -> Start:
+    """An enlarged picture once more: img2img by `refine`, in tiles of the model's own size."""
+    recipe = replace(job.recipe, strength=job.recipe.refine)
+    return img2img(replace(job, recipe=recipe))
 
 
 def inpainting(job: Job) -> Start:
@@ -231,6 +245,7 @@ MODES: dict[str, Callable[[Job], Start]] = {
     "img2img": img2img,
     "inpainting": inpainting,
     "variation": variation,
+    "refined": refined,
     "text2video": text2img,
     "img2video": img2video,
     "video2video": video2video,

@@ -130,6 +130,14 @@ def composite(base: Picture, painted: NDArray[np.uint8], repaint: NDArray[np.boo
     return replace(base, data=data)
 
 
+def recoloured(picture: Picture, painted: NDArray[np.uint8]) -> Picture:
+    """The picture with the colours of uint8 [H, W, 3] everywhere, as `composite`, and its own transparency."""
+    data = composite(picture, painted, np.ones(painted.shape[:2], np.bool_)).data
+    if picture.alpha is not None:
+        data[..., -1] = picture.alpha
+    return replace(picture, data=data)
+
+
 def blend(base: Picture, painted: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] between the base's colours (weight 0) and the painted ones (1); weight [H, W]."""
     share = weight[..., None]

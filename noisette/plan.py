@@ -20,7 +20,7 @@ from noisette.checkpoint import Checkpoint
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, Window, size_for, written_size
+from noisette.sizes import Size, Window, padded, size_for, written_size
 
 if TYPE_CHECKING:
     from noisette.clips import Clip
@@ -31,8 +31,9 @@ BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint")
 FILES = (".safetensors", *checkpoints.PICKLES)
-NEEDS_BASE = ("mask_img", "outpaint", "variation", "strength", "fit")
+NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
@@ -63,12 +64,17 @@ class Plan:
         count = self.recipe.num_inference_steps or 0
         if self.mode in PARTWAY:
             return min(int(count * (self.recipe.strength or 0.0)), count)
-        return count
+        return 0 if self.mode == "upscale" else count
+
+    @property
+    def refining_steps(self) -> int:
+        """Steps that denoise the enlarged picture once more."""
+        return int((self.recipe.num_inference_steps or 0) * self.recipe.refine)
 
     @property
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
-        steps = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
+        steps = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1) + self.refining_steps
         if self.clip and self.clip.times > 1:
             steps += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return steps * len(self.seeds)
@@ -172,9 +178,13 @@ def mode_of(recipe: Recipe) -> str:
     for name in (*NEEDS_MASK_IMG, *(() if masked else NEEDS_MASK)):
         if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
-    for name in SETTLED_BY_OUTPAINT:
-        if recipe.outpaint is not None and getattr(recipe, name) != FIELDS[name].default:
-            raise UserError(f"--{name} {getattr(recipe, name)} does not go with --outpaint {recipe.outpaint}")
+    for settling, settled in (("outpaint", SETTLED_BY_OUTPAINT), ("upscale", SETTLED_BY_UPSCALE)):
+        for name in settled:
+            if getattr(recipe, settling) is not None and getattr(recipe, name) != FIELDS[name].default:
+                value, by = getattr(recipe, name), getattr(recipe, settling)
+                raise UserError(f"--{name} {value} does not go with --{settling} {by}")
+    if recipe.upscale is not None:
+        return "upscale"
     if recipe.variation:
         return "variation"
     if masked:
@@ -214,6 +224,13 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
             f" --strength {math.ceil(100 / steps) / 100} is the least"
         )
+    if recipe.refine and int(steps * recipe.refine) < 1:
+        raise UserError(
+            f"--refine {recipe.refine} of --num_inference_steps {steps} is less than one step:"
+            f" --refine {math.ceil(100 / steps) / 100} is the least, 0 is off"
+        )
+    if recipe.refine and checkpoint.kind == "sd-inpaint":
+        raise UserError(f"--refine {recipe.refine} does not suit {recipe.model}, which only fills masks")
     if recipe.sampler not in family.samplers:
         raise UserError(f"--sampler {recipe.sampler} does not suit {family.name}: {', '.join(family.samplers)} do")
     if recipe.schedule not in family.schedules:
@@ -303,8 +320,12 @@ def fit(
     return fit_inputs(base, mask, recipe, size.width, size.height)
 
 
-def windows_of(mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint) -> tuple[Window, ...]:
-    """What is composed: the whole picture, or with --crop windows around what the mask repaints."""
+def windows_of(
+    mode: str, mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint
+) -> tuple[Window, ...]:
+    """What is composed: the whole picture, or with --crop windows around what is masked; to upscale nothing."""
+    if mode == "upscale":
+        return ()
     if mask is None:
         return (Window(0, 0, size),)
     from noisette.windows import windows_for
@@ -356,11 +377,17 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     shape = base or base_clip
     width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
-        raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
-    size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
+        raise UserError(f"{width}x{height} are {width * height:,} pixels: at most {MAX_PIXELS:,} are written")
+    grid = checkpoint.vae_scale_factor
+    if mode == "upscale":
+        size = padded(width, height, grid)
+    else:
+        size = size_for(width, height, checkpoint.native_side, grid, max_aspect)
+    if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
+        raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
-    base, repaint, fit_notes = fit(base, mask, recipe, size)
-    windows = (Window(0, 0, size),) if clip else windows_of(repaint, recipe, size, checkpoint)
+    base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
+    windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
     notes += clip_plan.notes(recipe, mode, size, base_clip)
     if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")

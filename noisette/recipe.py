@@ -37,6 +37,7 @@ SCHEDULES = (
     "sgm_uniform",
 )
 BLENDS = ("alpha", "poisson")
+UPSCALERS = ("network", "lanczos")
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -98,6 +99,9 @@ class Recipe:
         None, "height in pixels, a multiple of 8", aliases=("height", "H"), low=8, high=MAX_SIDE, multiple=8
     )
     fit: str = flag(None, "how a base of another shape meets the size", choices=FITS)
+    upscale: int = flag(None, "make the base picture so many times larger", low=2, high=8, only="image")
+    upscaler: str = flag("network", "what makes a picture larger", choices=UPSCALERS)
+    refine: float = flag(0.0, "share of the steps for an enlarged picture, in tiles", low=0.0, high=1.0, only="image")
     num_inference_steps: int = flag(None, "denoising steps", aliases=("steps",), low=1, high=1000)
     guidance_scale: float = flag(None, "classifier-free guidance; 1 is none", low=0.0, high=100.0)
     guidance_rescale: float = flag(0.0, "0..1, against over-exposure at high guidance", low=0.0, high=1.0)

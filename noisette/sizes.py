@@ -81,6 +81,8 @@ def margins(outpaint: str, base: tuple[int, int]) -> Margins:
 def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
     """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
     width, height = recipe.img_w, recipe.img_h
+    if recipe.upscale is not None and base is not None:
+        return base[0] * recipe.upscale, base[1] * recipe.upscale
     if base is None:
         side = max(DEFAULT_SIDE, native_side)
         return width or side, height or side
@@ -102,6 +104,11 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
     aspect = max(width, height) / min(width, height)
     if min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect):
         return native_area(width, height, native_side, grid)
+    return padded(width, height, grid)
+
+
+def padded(width: int, height: int, grid: int) -> Size:
+    """width x height on a canvas up to the next multiples of `grid`."""
     across, down = (math.ceil(side / grid) * grid for side in (width, height))
     return Size(width, height, across, down, hires=False)
 

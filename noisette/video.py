@@ -125,7 +125,7 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
         streams = [Varied(each, chain) for each in seeds]
         job = ClipJob(
             model, at_frames(prompt, sampled, recipe.loop), recipe, streams, (), size.canvas_width,
-            size.canvas_height, nothing, nothing, progress, plan, sampled,
+            size.canvas_height, nothing, nothing, progress, plan=plan, clip=sampled,
         )  # fmt: skip
         latents, facts = generate.sample(plan.mode, job)
         if clip.times > 1:

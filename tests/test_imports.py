@@ -12,7 +12,7 @@ LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "e
 LAYERS = (  # each may import those before it
     {"errors"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
-    {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion"},
+    {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,9 @@ def installed(engine: str) -> bool:
 
 
 def load(plan: Plan) -> Networks:
-    """The plan's networks on its engine: the one slow step before sampling."""
+    """The plan's networks on its engine: the one slow step before sampling. None for a plan that evaluates none."""
+    if not plan.evaluated_steps:
+        return cast("Networks", None)
     module = import_module(MODULES[plan.engine])
     extra: dict[str, Any] = {"loras": plan.loras} if plan.loras else {}
     if plan.clip is not None and plan.clip.tied:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,12 +75,14 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
     encode_examples(folder, config)
     settings, log = config["denoiser"], config["log"]
     torch.manual_seed(config["data"]["seed"])
-    examples = make_examples(*read_pictures(folder), config["data"])
+    entries, cut_outs = read_pictures(folder)
+    examples = make_examples(entries, cut_outs, config["data"])
     latents = np.load(folder / "latents.npy")
     states = np.load(folder / "text.npy", mmap_mode="r")
     texts = {text: i for i, text in enumerate(json.loads((folder / "captions.json").read_text(encoding="utf-8")))}
     captions = [[texts[text] for text in example.captions] for example in examples]
-    rows_of = {kind: [i for i, example in enumerate(examples) if example.kind == kind] for kind in KINDS}
+    learned = [i for i, example in enumerate(examples) if is_learned(entries[example.picture], settings["labels"])]
+    rows_of = {kind: [i for i in learned if examples[i].kind == kind] for kind in KINDS}
     network = build(config, states.shape[-1])
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -100,6 +103,11 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
         context = torch.from_numpy(states[said].astype(np.float32))
         timesteps = logit_normal(run.rng, len(rows), settings["timestep_mean"], settings["timestep_deviation"])
         run.update(v_loss(network, x0, context, timesteps, alphas, sigmas), len(rows))
+
+
+def is_learned(entry: dict[str, Any], labels: list[str]) -> bool:
+    """Whether a picture is among those asked for; without labels all are."""
+    return not labels or entry["label"] in labels
 
 
 def logit_normal(rng: np.random.Generator, count: int, mean: float, deviation: float) -> torch.Tensor:

@@ -92,7 +92,10 @@ def save_network(network: nn.Module, folder: Path) -> None:
 
 
 def save_text(source: Path, target: Path, window: int) -> None:
-    """The text encoder at float16 (but "float32" in its config, the type transformers loads in) and tokenizer."""
+    """The text encoder at float16 (but "float32" in its config, the type transformers loads in) and tokenizer.
+
+    To keep the folder small: as many positions as the window has, and of the tokenizer only its vocabulary.
+    """
     (target / "text_encoder").mkdir(parents=True)
     (target / "tokenizer").mkdir()
     tensors = {
@@ -100,15 +103,15 @@ def save_text(source: Path, target: Path, window: int) -> None:
         for name, value in load_file(source / "model.safetensors").items()
         if "position_ids" not in name
     }
+    positions = "embeddings.position_embeddings.weight"
+    tensors[positions] = tensors[positions][:window].contiguous()
     save_file(tensors, target / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config |= {"architectures": ["BertModel"], "dtype": "float32", "use_attention_mask": True}
+    config["max_position_embeddings"] = window
     for key in ("_name_or_path", "torch_dtype", "transformers_version"):
         config.pop(key, None)
     write(target / "text_encoder" / "config.json", config)
-    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    tokenizer |= {"truncation": None, "padding": None}
-    write(target / "tokenizer" / "tokenizer.json", tokenizer)
     shutil.copy(source / "vocab.txt", target / "tokenizer")
     shutil.copy(source / "special_tokens_map.json", target / "tokenizer")
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": window}

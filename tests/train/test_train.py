@@ -26,7 +26,13 @@ def tiny() -> dict[str, dict[str, Any]]:
     config["data"] |= {"side": 32}
     config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4}
     config["autoencoder"] |= {"sides": [16, 32], "minutes": [0.01, 0.01], "batch": [4, 2]}
-    config["denoiser"] |= {"channels": [32, 32], "attention": [False, True], "heads": [2, 2], "batch": 4}
+    config["denoiser"] |= {
+        "channels": [32, 32],
+        "attention": [False, True],
+        "heads": [2, 2],
+        "batch": 4,
+        "labels": [],
+    }
     config["denoiser"] |= {"minutes": 0.02}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
@@ -124,9 +130,13 @@ def test_a_package_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "packages" / "thing").exists()
 
 
-def test_a_fetch_that_fails_is_one_line(tmp_path: Path) -> None:
-    package = {"kind": "npm", "name": "/nowhere", "version": "0", "sha256": ""}
-    with pytest.raises(UserError, match="nowhere"):
+def test_a_fetch_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="npm notice\nnpm error 404 no such package\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    package = {"kind": "npm", "name": "thing", "version": "0", "sha256": ""}
+    with pytest.raises(UserError, match=r"fetching thing 0 failed: .*404 no such package"):
         data.fetch(tmp_path, "thing", package)
 
 

@@ -5,6 +5,7 @@
     motion.py  motion modules between its layers
     vae.py     AutoencoderKL and AutoencoderTiny
     text.py    CLIPTextModel, CLIPTextModelWithProjection, BertModel
+    upscaler.py  the small network that doubles a picture
     cache.py   compiled models on disk
     engine.py  load(): a checkpoint to `Networks`
 
