@@ -29,8 +29,7 @@ STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
-NEEDS = {"strength": "--base_img or --base_video", "fit": "--base_img or --base_video", "mask_img": "--base_img or"
-         " --base_video", "mask_video": "--base_img or --base_video"}  # fmt: skip
+NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def mode_of(recipe: Recipe) -> str:
     if recipe.mask_img is not None and recipe.mask_video is not None:
         raise UserError("--mask_img and --mask_video are both given: a clip has one of them")
     if recipe.base_img is None and recipe.base_video is None:
-        for name, needed in NEEDS.items():
+        for name in NEEDS_BASE:
             if getattr(recipe, name) is not None:
-                raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
+                raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img or --base_video")
     for name in NEEDS_MASK if recipe.mask_img is None and recipe.mask_video is None else ():
         if getattr(recipe, name) != FIELDS[name].default:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")

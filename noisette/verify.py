@@ -68,16 +68,21 @@ def verify_kept(path: Path) -> Verdict:
     reasons = changed_inputs(claims)
     if any("is gone" in reason for reason in reasons):
         return Verdict(path, "not repeatable", None, tuple(reasons))
-    return Verdict(path, "not rendered", None, tuple(reasons), kept_now(read(path), claims))
+    return Verdict(path, "not rendered", None, tuple(reasons), kept_now(path, claims))
 
 
-def kept_now(written: Picture, claims: dict[str, Any]) -> Kept | None:
+def kept_now(path: Path, claims: dict[str, Any]) -> Kept | None:
     """How the pixels that the file says it kept compare with the base on disk. Raises UserError."""
     if "kept" not in claims:
         return None
-    base, mask = written_inputs(from_mapping(claims["recipe"]))
+    recipe = from_mapping(claims["recipe"])
+    if recipe.moving:
+        held = video.held(plan(recipe, download=False))
+        assert held is not None
+        return clip_record.kept_in(path, held)
+    base, mask = written_inputs(recipe)
     assert mask is not None
-    return record.kept_in(written, base, mask.repaint)
+    return record.kept_in(read(path), base, mask.repaint)
 
 
 class Loader:
@@ -133,7 +138,7 @@ def verify_file(path: Path, engine: str | None = None, load: Load = engines.load
     if any("is gone" in reason for reason in reasons):
         return Verdict(path, "not repeatable", None, tuple(reasons))
     planned = plan(recipe)
-    kept = None if recipe.moving else kept_now(read(path), claims)
+    kept = kept_now(path, claims)
     reasons += edited_clip(path, claims) if recipe.moving else edited(read(path), claims)
     enough = LOSSY if planned.clip and not planned.clip.codec.lossless else TOLERANCE
     psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims, load)

@@ -117,6 +117,8 @@ def test_a_strict_mask_keeps_every_black_pixel_of_every_frame(
     masked = ["--prompt", "cat", "--base_video", "base.mkv", "--mask_video", "mask.mkv", "--strict_mask"]
     assert video(folder, tmp_path, monkeypatch, *masked) == 0
     assert "kept pixels, none differs" in capsys.readouterr().out
+    assert run("verify", ["--kept", str(only(tmp_path, ".mkv"))]) == 0
+    assert "none differs" in capsys.readouterr().out
     made, base, mask = (
         np.stack(list(clips.frames(path)))
         for path in (only(tmp_path, ".mkv"), folder / "base.mkv", folder / "mask.mkv")

@@ -36,8 +36,8 @@ def middle(frame: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", MOTIONS)
 def test_every_motion_begins_with_the_still_itself(name: str) -> None:
-    clip = moved(square(), name, 8)
-    assert clip.shape == (8, 64, 64, 3)
+    clip = moved(square(), name, 16)
+    assert clip.shape == (16, 64, 64, 3)
     assert np.array_equal(clip[0], square())
     assert not np.array_equal(clip[1], square())
 
@@ -58,8 +58,8 @@ def test_zooms_bounces_and_spins() -> None:
     assert (np.diff(dark["zoom out"]) <= 0).all()
     assert dark["zoom out"][-1] < dark["zoom out"][0] / 2
     heights = [middle(frame)[1] for frame in moved(square(), "bounce", 8)]
-    assert heights[0] == heights[4] == max(heights)
-    assert min(heights) == heights[2] == heights[6]
+    assert np.allclose(heights[::4], 31.5, atol=0.1)
+    assert np.allclose(heights[2::4], 31.5 - 0.25 * 64, atol=0.5)
     spun = moved(square(), "spin", 4)[1]
     assert (spun[24:30, 34:40, 0] > 200).all()  # a quarter turn to the right
     assert (spun[34:40, 34:40] < 50).all()
