@@ -28,7 +28,7 @@ from noisette.recipe import FIELDS, nearest
 
 PAGE = Path(__file__).parent / "page.html"
 EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
-QUALITY = ("psnr", "sharpness")  # what the plot begins with, the first that is there
+QUALITY = ("psnr", "seam_excess", "sharpness")  # what the plot begins with, the first that is there
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_strict_masks_are_proved_in_a_sweep_too(tmp_path: Path) -> None:
     files = ["--base_img", str(tmp_path / "base.png"), "--mask_img", str(tmp_path / "mask.png")]
     out = tmp_path / "out"
     assert main(["sweep", *files, "--steps", "2", "--out", str(out), "--sweep", "strict_mask=True,False"]) == 0
-    found = {read_metadata(path)["recipe"].get("strict_mask"): path for path in out.rglob("*.png")}
+    found = {read_metadata(path)["recipe"].get("strict_mask"): path for path in Store(out).done().values()}
     claims = read_metadata(found[True])
     assert (claims["kept"]["count"], claims["kept"]["differing"]) == (64 * 64 - 24 * 24, 0)
     assert (np.asarray(Image.open(found[True]))[mask == 0] == pixels[mask == 0]).all()
