@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from noisette.errors import UserError
 from noisette.tensors import Tensor, read_header, read_headers
 
 NETWORKS = ("unet", "vae", "text_encoder")
+MOTION = "motion_adapter"
 COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
 STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
@@ -75,6 +76,16 @@ class Checkpoint:
     def native_side(self) -> int:
         """The side of the square that the model was trained on, in pixels."""
         return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+
+    @property
+    def folder(self) -> Path | None:
+        """The diffusers folder, if it is one."""
+        return None if self.is_ldm else self.weights["unet"][0].parent.parent
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether the folder holds motion modules (AnimateDiff's component `motion_adapter`)."""
+        return self.folder is not None and (self.folder / MOTION / "config.json").is_file()
 
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":
@@ -160,6 +171,25 @@ def from_folder(
         for paths in weights.values():
             read_headers(paths)
     return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
+
+
+def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
+    """The checkpoint with motion modules beside its UNet: "model" for those in its own folder, or a folder.
+
+    Raises UserError: not there, damaged, or made for a UNet of other widths.
+    """
+    folder = checkpoint.folder / MOTION if where == "model" and checkpoint.folder else Path(where).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--motion_adapter {where}: no folder with config.json, as diffusers' MotionAdapter has it")
+    config = read_json(folder / "config.json")
+    widths, wanted = config.get("block_out_channels"), checkpoint.configs["unet"]["block_out_channels"]
+    if list(widths or []) != list(wanted):
+        raise UserError(f"--motion_adapter {where} is made for a UNet of widths {widths}, this one has {wanted}")
+    names = [f"{MOTION}/{path.name}" for path in folder.iterdir()]
+    files = tuple(folder / Path(name).name for name in weight_names(where, MOTION, names))
+    read_headers(files)
+    configs, weights = checkpoint.configs | {MOTION: config}, checkpoint.weights | {MOTION: files}
+    return replace(checkpoint, configs=configs, weights=weights)
 
 
 def from_file(model: str, path: Path, prediction_type: str | None = None) -> Checkpoint:

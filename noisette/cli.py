@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "image": "make or edit a picture",
+    "video": "make or edit a clip",
     "models": "list the models that have a name",
     "inspect": "show what a file says of itself",
-    "verify": "make a file's picture again and compare",
+    "verify": "hold a file against its base, and against its picture made again",
     "optimize": "make a model's int8 networks, for --precision int8",
     "bench": "which engine and precision is fastest here",
     "train": "train the built-in model",
@@ -60,9 +62,11 @@ def underscored(word: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def add_recipe_flags(parser: Parser) -> None:
-    """One flag a field, with its aliases; values stay text until `recipe.parse` reads them."""
+def add_recipe_flags(parser: Parser, command: str) -> None:
+    """One flag a field that the command has, with its aliases; values stay text until `recipe.parse` reads them."""
     for name, field in FIELDS.items():
+        if field.metadata.get("only", command) != command:
+            continue
         flags = [f"--{name}"]
         flags += [f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in field.metadata.get("aliases", ())]
         optional: dict[str, Any] = {"nargs": "?", "const": "True"} if kind(name) is bool else {}
@@ -75,12 +79,13 @@ def add_recipe_flags(parser: Parser) -> None:
         parser.add_argument(*flags, dest=name, metavar=metavar, help=about.replace("%", "%%"), **optional)
 
 
-def image_parser(prog: str) -> Parser:
-    """The flags of image.py: the recipe's fields and those that say where and how to run."""
-    parser = Parser(prog=prog, description="Make or edit pictures with a diffusion model.")
-    add_recipe_flags(parser)
+def recipe_parser(command: str, prog: str) -> Parser:
+    """The flags of image.py or video.py: the recipe's fields and those that say where and how to run."""
+    what = {"image": "pictures", "video": "clips"}[command]
+    parser = Parser(prog=prog, description=f"Make or edit {what} with a diffusion model.")
+    add_recipe_flags(parser, command)
     parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="start from the recipe inside a picture")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="start from the recipe inside a file")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     parser.add_argument("--lenient", action="store_true", help="an argument without effect is a warning")
@@ -94,14 +99,30 @@ def recipe_from(values: argparse.Namespace) -> Recipe:
         from noisette.record import read_recipe
 
         base = read_recipe(values.source)
-    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name)) is not None}
+    given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
     return check(replace(base, **given))
 
 
 def image(argv: Sequence[str], prog: str) -> int:
     """Makes pictures. Returns 0, or 1 when a kept pixel differs in a written file."""
-    values = image_parser(prog).parse(argv)
+    values = recipe_parser("image", prog).parse(argv)
     recipe = recipe_from(values)
+    if recipe.moving:
+        raise UserError(f"--from {values.source} is a clip's recipe: python3 video.py makes clips")
+    return run_recipe(recipe, values)
+
+
+def video(argv: Sequence[str], prog: str) -> int:
+    """Makes clips. Returns 0, or 1 when a kept pixel differs in a written file."""
+    from noisette.clip_plan import NUM_FRAMES
+
+    values = recipe_parser("video", prog).parse(argv)
+    recipe = recipe_from(values)
+    return run_recipe(recipe if recipe.moving else replace(recipe, num_frames=NUM_FRAMES), values)
+
+
+def run_recipe(recipe: Recipe, values: argparse.Namespace) -> int:
+    """Plans a recipe, and makes what it asks for unless only the plan is wanted."""
     from noisette.plan import plan
 
     planned = plan(recipe, out=Path(values.out), lenient=values.lenient, download=not values.plan)
@@ -117,14 +138,15 @@ def make(planned: Plan, as_json: bool) -> int:
     """Runs a plan: a progress bar on a terminal, a line for each file as it lands."""
     from tqdm import tqdm
 
-    from noisette import engines, output
-    from noisette.generate import generate
+    from noisette import engines, generate, output, video
 
     networks = engines.load(planned)
+    runs = video.make if planned.clip else generate.generate
+    write: Callable[[Plan, Any], Any] = video.write if planned.clip else output.write
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
-        for result in generate(planned, networks, progress=bar.update):
-            saved = output.write(planned, result)
+        for result in runs(planned, networks, bar.update):
+            saved = write(planned, result)
             proved = proved and saved.proved
             bar.clear()
             for words in result.facts.get("words_cut", ()):
@@ -167,14 +189,20 @@ def inspect(argv: Sequence[str], prog: str) -> int:
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Re-renders files and compares. Returns 0 when all are identical or within tolerance, 1 otherwise."""
+    """Holds files against their base and their re-rendering. Returns 0 when no kept pixel differs and all are
+    identical or within tolerance, 1 otherwise.
+    """
     parser = Parser(prog=prog, description="Make a file's picture again from its own recipe and compare.")
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--engine", help="run on this engine instead of the recorded one")
+    parser.add_argument(
+        "--kept", action="store_true", help="check only kept pixels against the base, without a model"
+    )
     values = parser.parse(argv)
-    from noisette.verify import verify_file
+    from noisette.verify import verify_file, verify_kept
 
-    verdicts = [verify_file(Path(file), engine=values.engine) for file in values.files]
+    check = verify_kept if values.kept else partial(verify_file, engine=values.engine)
+    verdicts = [check(Path(file)) for file in values.files]
     for verdict in verdicts:
         print(verdict.to_text(), flush=True)
     return 0 if all(verdict.good for verdict in verdicts) else 1
@@ -241,7 +269,7 @@ def train(argv: Sequence[str], prog: str) -> int:
 def run(command: str, argv: Sequence[str]) -> int:
     """One command with its exit code: 2 and one line for what the user can mend, 130 for Ctrl-C."""
     functions: dict[str, Callable[[Sequence[str], str], int]] = {
-        "image": image, "models": models, "inspect": inspect, "verify": verify,
+        "image": image, "video": video, "models": models, "inspect": inspect, "verify": verify,
         "optimize": optimize, "bench": bench, "train": train,
     }  # fmt: skip
     script = Path(sys.argv[0]).name

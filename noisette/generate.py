@@ -2,31 +2,31 @@
 
 Every mode is the same loop (see modes.py): text2img starts from pure noise, img2img part-way from the noised
 base; inpainting also holds the known region; variation meets the base's own noise. A batch is a stack of
-independent pictures: each has a noise stream of its own.
+independent pictures: each has a noise stream of its own. An edit runs once for each of its windows (see
+windows.py), which never overlap, and goes on with the stream.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from noisette import pixels
+from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
-from noisette.noise import Noise
+from noisette.noise import Varied
 from noisette.reading import Picture
+from noisette.recipe import parse_chain
 from noisette.sampling import SAMPLERS
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Networks
     from noisette.plan import Plan
 
-NOTHING = np.zeros((0, 3, 0, 0), np.float32)
-SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless it is strict
+
+GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,33 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
-    base, mask = on_canvas(plan)
+    chain = parse_chain(recipe)
+    inputs = [on_canvas(plan, window) for window in plan.windows]
 
     for seeds in batches(plan.seeds, recipe.batch_size):
         began = time.perf_counter()
-        streams = [Noise(seed) for seed in seeds]
-        job = Job(
-            model,
-            prompt,
-            recipe,
-            streams,
-            seeds,
-            plan.size.canvas_width,
-            plan.size.canvas_height,
-            base,
-            mask,
-            progress,
-        )
-        start = MODES[plan.mode](job)
-        x = SAMPLERS[recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
-        images = model.decode(start.end(x))
-        seconds = (time.perf_counter() - began) / len(seeds)
-        for seed, image in zip(seeds, images, strict=False):
-            yield Result(seed, finish(plan, image), seconds, {**start.facts, **said_of(prompt)})
+        streams = [Varied(seed, chain) for seed in seeds]
+        paths = [Varied(seed ^ GOLDEN, [(other ^ GOLDEN, share) for other, share in chain]) for seed in seeds]
+        painted, facts = [], said_of(prompt) | said_of_chain(chain)
+        for window, (base, mask) in zip(plan.windows, inputs, strict=True):
+            canvas = window.size.canvas_width, window.size.canvas_height
+            job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)
+            latents, said = sample(plan.mode, job)
+            painted.append(model.decode(latents))
+            facts |= said
+        spent = time.perf_counter() - began
+        for i, seed in enumerate(seeds):
+            began = time.perf_counter()
+            picture, said = finish(plan, [images[i] for images in painted])
+            seconds = spent / len(seeds) + time.perf_counter() - began
+            yield Result(seed, picture, seconds, {**facts, **said})
+
+
+def sample(mode: str, job: Job) -> tuple[Array, dict[str, Any]]:
+    """The loop, of pictures and clips alike: the latents of a job, and what only its run could know."""
+    start = MODES[mode](job)
+    x = SAMPLERS[job.recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
+    return start.end(x), start.facts
 
 
 def said_of(prompt: Any) -> dict[str, Any]:
@@ -75,46 +79,13 @@ def said_of(prompt: Any) -> dict[str, Any]:
     return {"words_cut": cut} if cut else {}
 
 
+def said_of_chain(chain: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """The seeds that the picture's own was turned towards, one after the other, if any."""
+    links = [{"variation_seed": seed, "variation_strength": strength} for seed, strength in chain]
+    return {"variation_chain": links} if links else {}
+
+
 def batches(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
     """The seeds, `size` at a time."""
     for first in range(0, len(seeds), size):
         yield seeds[first : first + size]
-
-
-def on_canvas(plan: Plan) -> tuple[Array, Array]:
-    """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W] of 0 and 1 at the size the model composes.
-
-    Within the model's reach they are padded by repeating the edge; beyond it they are brought to the canvas, and
-    a pixel of the mask is white there when any of what it stands for is.
-    """
-    if plan.base is None:
-        return NOTHING, NOTHING
-    width, height, hires = plan.size.canvas_width, plan.size.canvas_height, plan.size.hires
-    if hires:
-        base = pixels.fit(plan.base, width, height, "stretch")
-    else:
-        base = replace(plan.base, data=pixels.pad_to(plan.base.data, width, height))
-    if plan.mask is None:
-        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
-    bring = pixels.shrink_mask if hires else pixels.pad_to
-    return pixels.to_model(base), bring(plan.mask.repaint, width, height)[None, None].astype(np.float32)
-
-
-def finish(plan: Plan, image: Array) -> Picture:
-    """Pixels [3, H, W] of the canvas to the picture that is written; the mask is the last thing that happens."""
-    size = plan.size
-    painted = pixels.from_model(image)
-    if not size.hires:
-        painted = painted[: size.height, : size.width]
-    elif plan.base is None:
-        painted = pixels.fit(Picture(painted), size.width, size.height, "crop").data
-    else:
-        painted = pixels.resize(painted, size.width, size.height)
-    if plan.base is None:
-        return Picture(painted)
-    if plan.mask is None:
-        return Picture(painted, info=plan.base.info)
-    if plan.recipe.strict_mask:
-        return pixels.composite(plan.base, painted, plan.mask.repaint)
-    weight = pixels.soften(plan.mask.repaint, SEAM * size.width / size.canvas_width)
-    return pixels.composite(plan.base, pixels.blend(plan.base, painted, weight), weight > 0)

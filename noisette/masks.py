@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
 from noisette.reading import Picture, read
+
+if TYPE_CHECKING:
+    from noisette.clips import Clip
 
 WHITE = 128
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's L
@@ -19,12 +23,14 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's 
 class Mask:
     """`values` uint8 [H, W], 0 (kept) to 255 (repainted); `carrier` says what of the picture they came from.
 
-    carrier: grey (its brightness), opaque (its alpha, opaque is repainted) or holes (transparent is).
+    carrier: grey (its brightness), opaque (its alpha, opaque is repainted) or holes (transparent is). `soft`:
+    grey is how much may change, and only black is kept.
     """
 
     values: NDArray[np.uint8]
     name: str = "mask"
     carrier: str = "grey"
+    soft: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -33,12 +39,23 @@ class Mask:
 
     @property
     def repaint(self) -> NDArray[np.bool_]:
-        """True [H, W] where the mask is white (128 and more)."""
-        return self.values >= WHITE
+        """True [H, W] where the picture may change: white (128 and more), or all but black in a soft mask."""
+        return self.values >= self.least
+
+    @property
+    def least(self) -> int:
+        """The darkest value that is repainted."""
+        return 1 if self.soft else WHITE
+
+    @property
+    def strength(self) -> NDArray[np.float32]:
+        """How much may change, 0 to 1 [H, W]: the grey of a soft mask, all or nothing otherwise."""
+        share: NDArray[np.float32] = self.values / np.float32(255) if self.soft else self.repaint.astype(np.float32)
+        return share
 
     def inverted(self) -> Mask:
         """Black for white: what was repainted is kept."""
-        return Mask(255 - self.values, self.name, self.carrier)
+        return replace(self, values=255 - self.values)
 
 
 def brightness(picture: Picture) -> NDArray[np.uint8]:
@@ -80,7 +97,7 @@ def lint(mask: Mask) -> list[str]:
     if not repaint.any():
         raise UserError(
             f"the mask {mask.name} is empty, its brightest pixel is {values.max()}:"
-            f" paint white ({WHITE} and more) what should be repainted"
+            f" paint white ({mask.least} and more) what should be repainted"
         )
     found = []
     if mask.carrier == "opaque":
@@ -95,11 +112,11 @@ def lint(mask: Mask) -> list[str]:
             " --invert_mask if black is what should change"
         )
     between = int(((values > 0) & (values < 255)).sum())
-    if between:
+    if between and not mask.soft:
         almost = "almost black and white" if between <= 0.05 * values.size else "grey"
         found.append(
             f"the mask {mask.name} is {almost}: {between:,} of its {values.size:,} pixels lie between;"
-            f" {WHITE} and more is repainted, less is kept"
+            f" {WHITE} and more is repainted, less is kept; --soft_mask makes grey a strength"
         )
     return found
 
@@ -110,7 +127,7 @@ def looks_inverted(repaint: NDArray[np.bool_]) -> bool:
     return bool(repaint.mean() > 0.5 and rim.mean() > 0.9)
 
 
-def check_same_size(base: Picture, mask: Mask) -> None:
+def check_same_size(base: Picture | Clip, mask: Mask) -> None:
     """Raises UserError, naming both sizes, for a mask of another size than its base."""
     if base.size != mask.size:
         (w, h), (mask_w, mask_h) = base.size, mask.size

@@ -92,8 +92,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
     Raises UserError for a file that carries neither, or garbage.
     """
+    from noisette.clips import is_clip
     from noisette.reading import opened
 
+    if is_clip(path):
+        from noisette.stamps import read_stamp
+
+        text = read_stamp(path)
+        if text is None:
+            raise UserError(f"{path} carries no recipe: it was not made by noisette, or a tool has dropped it")
+        return parse_ours(path, text)
     with opened(path) as image:
         texts = {key: str(value) for key, value in image.info.items() if key in (OURS, THEIRS)}
     if OURS in texts:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from noisette.families import Model
     from noisette.recipe import Recipe
 
-GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
-
 
 @dataclass(frozen=True)
 class Start:
@@ -42,17 +40,29 @@ class Job:
     prompt: Any
     recipe: Recipe
     streams: Sequence[Noise]
-    seeds: Sequence[int]
+    paths: Sequence[Noise]  # streams beside those, for the base's own path in a variation
     width: int
     height: int
     base: Array  # pixels [1, 3, H, W] in [-1, 1]; nothing for text2img
-    mask: Array  # [1, 1, H, W], 1 is repainted; all of it where no mask is given
+    mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
 
     def draw(self) -> Array:
         """Fresh unit normals for the whole batch, each picture's from its own stream."""
         shape = self.model.latent_shape(self.width, self.height)
         return np.stack([stream.normal(shape) for stream in self.streams])
+
+    def encode(self) -> Array:
+        """The base's latents, one for each picture."""
+        return self.model.encode_image(self.base, self.streams)
+
+    def encode_kept(self) -> Array:
+        """The latents of the base with grey where it is repainted."""
+        return self.model.encode_image(self.base * (self.mask < 0.5), self.streams)
+
+    def cells(self) -> Array:
+        """The mask on the latents' grid."""
+        return latent_mask(self.mask, self.model.latent_shape(self.width, self.height))
 
     def denoiser(self, levels: list[Level], beside: Array | None = None) -> Denoise:
         """The model's denoiser for these levels."""
@@ -89,11 +99,16 @@ def latent_mask(mask: Array, shape: tuple[int, ...]) -> Array:
     return cells.max(axis=(3, 5))
 
 
-def hold(known: Callable[[int], Array], mask: Array, count: Callback) -> Callback:
-    """After step i the black part of the mask becomes `known(i)`, the base at that level (RePaint without jumps)."""
+def hold(known: Callable[[int], Array], mask: Array, steps: int, count: Callback) -> Callback:
+    """After step i what the mask holds by then becomes `known(i)`, the base at that level.
+
+    Black is always held (RePaint without jumps); a cell of strength s is let go for the last share s of the
+    steps (differential diffusion, Levin and Fried 2023, algorithm 1), white from the first.
+    """
 
     def callback(i: int, x: Array, x0: Array) -> Array:
-        return count(i, mask * x + (1 - mask) * known(i), x0)
+        free = (mask > 0) & (mask >= 1 - (i + 1) / steps)
+        return count(i, np.where(free, x, known(i)), x0)
 
     return callback
 
@@ -107,7 +122,7 @@ def text2img(job: Job) -> Start:
 def img2img(job: Job) -> Start:
     """From the noised base, the last `strength` share of the steps (SDEdit, Meng et al. 2022)."""
     levels = from_strength(job.levels(), job.recipe.strength)
-    latents = job.model.encode_image(job.base, job.streams)
+    latents = job.encode()
     return Start(job.denoiser(levels), noised(latents, levels[0], job.draw()), levels, job.draw, job.count)
 
 
@@ -123,15 +138,18 @@ def inpainting(job: Job) -> Start:
 
 def held(job: Job, levels: list[Level]) -> Start:
     """Inpainting with any model: the known region is put back after each step."""
-    latents = job.model.encode_image(job.base, job.streams)
+    latents = job.encode()
     noise = job.draw()
-    x = pure_noise(levels[0], noise) if job.recipe.strength == 1.0 else noised(latents, levels[0], noise)
+    mask = job.cells()
+    x = noised(latents, levels[0], noise)
+    if job.recipe.strength == 1.0:  # a grey cell is let go later, and is the base until then
+        x = np.where((mask > 0) & (mask < 1), x, pure_noise(levels[0], noise))
 
     def known(i: int) -> Array:
         """The base after step i; after the last itself, also where levels end short of clean (ddim, SD 1)."""
         return latents if i + 2 == len(levels) else noised(latents, levels[i + 1], noise)
 
-    callback = hold(known, latent_mask(job.mask, x.shape), job.count)
+    callback = hold(known, mask, len(levels) - 1, job.count)
     return Start(job.denoiser(levels), x, levels, job.draw, callback, facts={"method": "latents held"})
 
 
@@ -140,12 +158,22 @@ def shown(job: Job, levels: list[Level]) -> Start:
     if job.recipe.strength == 1.0:
         x = pure_noise(levels[0], job.draw())
     else:
-        latents = job.model.encode_image(job.base, job.streams)
-        x = noised(latents, levels[0], job.draw())
-    masked = job.model.encode_image(job.base * (job.mask < 0.5), job.streams)
-    mask = np.repeat(latent_mask(job.mask, x.shape), len(x), axis=0)
+        x = noised(job.encode(), levels[0], job.draw())
+    masked = job.encode_kept()
+    mask = np.repeat(job.cells(), len(x), axis=0)
     denoise = job.denoiser(levels, np.concatenate([mask, masked], axis=1))
     return Start(denoise, x, levels, job.draw, job.count, facts={"method": "9-channel"})
+
+
+def img2video(job: Job) -> Start:
+    """From the base standing still, noised; its first frame is held at each step, so that the others follow it."""
+    return held(job, from_strength(job.levels(), job.recipe.strength))
+
+
+def video2video(job: Job) -> Start:
+    """img2img or inpainting of every frame, all in one denoising."""
+    masked = job.recipe.mask_img or job.recipe.mask_video
+    return inpainting(job) if masked else img2img(job)
 
 
 def variation(job: Job) -> Start:
@@ -158,14 +186,13 @@ def variation(job: Job) -> Start:
     strength = job.recipe.strength
     levels = job.levels()
     denoise = job.denoiser(levels)
-    path_streams = [Noise(seed ^ GOLDEN) for seed in job.seeds]
-    latents = job.model.encode_image(job.base, path_streams)
-    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in path_streams])) for level in levels]
+    latents = job.model.encode_image(job.base, job.paths)
+    path = [noised(latents, level, np.stack([s.normal(latents.shape[1:]) for s in job.paths])) for level in levels]
     own, rest = walk(job, denoise, path, levels)
 
     x = turned(path[0], pure_noise(levels[0], job.draw()), strength)
     steps = iter(own)
-    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), job.count)
+    callback = hold(lambda i: path[i + 1], latent_mask(job.mask, x.shape), len(levels) - 1, job.count)
     return Start(
         denoise,
         x,
@@ -201,4 +228,7 @@ MODES: dict[str, Callable[[Job], Start]] = {
     "img2img": img2img,
     "inpainting": inpainting,
     "variation": variation,
+    "text2video": text2img,
+    "img2video": img2video,
+    "video2video": video2video,
 }

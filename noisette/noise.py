@@ -7,6 +7,7 @@ its own, so it is the same alone and in a batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,25 @@ class Noise:
             angle = 2 * math.pi * (((high << 32 | low) & (2**53 - 1)) * 2.0**-53)
             radius = math.sqrt(-2 * math.log1p(-(((high2 << 32 | low2) & (2**53 - 1)) * 2.0**-53)))
             values[i], self._spare = radius * math.cos(angle), radius * math.sin(angle)
+        return values
+
+
+class Varied(Noise):
+    """The stream of a seed, each draw turned (slerp) towards that of other seeds, one after the other.
+
+    `chain` holds (seed, strength) pairs. At strength 0 a link changes nothing, at 1 the draws are exactly those
+    of its own seed.
+    """
+
+    def __init__(self, seed: int, chain: Sequence[tuple[int, float]]) -> None:
+        super().__init__(seed)
+        self._chain = [(Noise(other), strength) for other, strength in chain]
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Unit normals, float32, of the given shape."""
+        values = super().normal(shape)
+        for other, strength in self._chain:
+            values = slerp(values, other.normal(shape), strength)
         return values
 
 

@@ -25,20 +25,22 @@ def versions(engine: str) -> dict[str, str]:
 
 def inputs(plan: Plan) -> dict[str, Any]:
     """Path and SHA-256 of the base, the mask and LoRA files."""
-    named = {"base_img": plan.recipe.base_img, "mask_img": plan.recipe.mask_img}
+    names = ("base_img", "mask_img", "base_video", "mask_video")
+    named = {name: getattr(plan.recipe, name) for name in names}
     files = {name: resolve(path) for name, path in named.items() if path}
     files |= {f"lora {i}": path for i, (path, _) in enumerate(plan.loras)}
     return {name: {"path": str(path), "sha256": record.file_hash(path)} for name, path in files.items()}
 
 
-def metadata(plan: Plan, result: Result) -> dict[str, Any]:
-    """What a file says of itself: the recipe of just this picture, and how it came about."""
-    recipe = plan.picture_recipe(result.seed).to_json()
+def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of itself: the recipe of just this picture or clip, and how it came about."""
+    recipe = plan.picture_recipe(seed).to_json()
     provenance = {
         "noisette": __version__,
         "mode": plan.mode,
         "size": [plan.size.width, plan.size.height],
         "canvas": [plan.size.canvas_width, plan.size.canvas_height],
+        "windows": [window.describe() for window in plan.windows],
         "engine": plan.engine,
         "precision": plan.recipe.precision,
         **({"optimized": folder_of(plan.checkpoint).name} if plan.recipe.precision == "int8" else {}),
@@ -48,22 +50,21 @@ def metadata(plan: Plan, result: Result) -> dict[str, Any]:
         "weights": plan.checkpoint.weight_hashes,
         "inputs": inputs(plan),
         "versions": versions(plan.engine),
-        "seconds": round(result.seconds, 3),
-        **result.facts,
+        "seconds": round(seconds, 3),
+        **facts,
     }
     return {"recipe": recipe, "provenance": provenance}
 
 
 def write(plan: Plan, result: Result) -> record.Saved:
-    """Saves a result under the next free name; with a strict mask the kept pixels are proved on the file."""
+    """Saves a result under the next free name; pixels kept exactly are proved on the file."""
     steps = plan.recipe.num_inference_steps
     assert steps is not None
     path = names.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps)
-    strict = plan.recipe.strict_mask and plan.mask is not None
     return record.save(
         path,
         result.picture,
-        metadata(plan, result),
-        base=plan.base if strict else None,
-        repaint=plan.mask.repaint if strict and plan.mask else None,
+        metadata(plan, result.seed, result.seconds, result.facts),
+        base=plan.base if plan.exact else None,
+        repaint=plan.mask.repaint if plan.exact and plan.mask else None,
     )

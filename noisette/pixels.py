@@ -146,10 +146,11 @@ def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
     return weights
 
 
-def shrink_mask(repaint: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
-    """`repaint` [H, W] at width x height: True where any pixel that a new one stands for is."""
+def shrink_mask(strength: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """A mask's strengths [H, W], 0 to 1, at width x height: where any is 1 it is 1, greys are averaged."""
     from PIL import Image
 
-    share = Image.fromarray(repaint.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    any_of: NDArray[np.bool_] = np.asarray(share) > 0
-    return any_of
+    size, box = (width, height), Image.Resampling.BOX
+    most = np.asarray(Image.fromarray((strength == 1).astype(np.float32)).resize(size, box)) > 0
+    mean = np.asarray(Image.fromarray(strength).resize(size, box))
+    return np.where(most, np.float32(1), mean)

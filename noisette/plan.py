@@ -14,22 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisette import checkpoint as checkpoints
+from noisette import clip_plan
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
+from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.optimized import check_optimized
-from noisette.recipe import MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, size_for, written_size
+from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.sizes import Size, Window, size_for, written_size
 
 if TYPE_CHECKING:
+    from noisette.clips import Clip
     from noisette.masks import Mask
     from noisette.reading import Picture
 
 BUILTIN = Path(__file__).parent / "models"
-STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5}
+STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
+PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
+SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 FILES = (".safetensors", *checkpoints.PICKLES)
-NEEDS_BASE = ("mask_img", "variation", "strength", "fit")
-NEEDS_MASK = ("strict_mask", "invert_mask")
+NEEDS_BASE = ("mask_img", "outpaint", "variation", "strength", "fit")
+NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
+NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
 
 @dataclass(frozen=True)
@@ -47,21 +53,41 @@ class Plan:
     out: Path
     base: Picture | None
     mask: Mask | None
+    windows: tuple[Window, ...]
     loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
+    clip: ClipPlan | None = None
 
     @property
     def steps(self) -> int:
-        """Denoising steps that run: img2img and inpainting begin part-way (diffusers' get_timesteps)."""
+        """Denoising steps that run: modes with a base begin part-way (diffusers' get_timesteps)."""
         count = self.recipe.num_inference_steps or 0
-        if self.mode in ("img2img", "inpainting"):
+        if self.mode in PARTWAY:
             return min(int(count * (self.recipe.strength or 0.0)), count)
         return count
 
     @property
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
-        return self.steps * len(self.seeds) * (2 if self.mode == "variation" else 1)
+        return self.steps * len(self.seeds) * len(self.windows) * (2 if self.mode == "variation" else 1)
+
+    @property
+    def exact(self) -> bool:
+        """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
+        recipe = self.recipe
+        inward = recipe.feather is not None or recipe.soft_mask or recipe.blend == "poisson"
+        asked = recipe.strict_mask or recipe.outpaint is not None or inward
+        return self.mask is not None and (asked or self.mode == "variation")
+
+    @property
+    def cropped(self) -> bool:
+        """Whether only windows around the mask are composed."""
+        return self.mask is not None and any(window.size != self.size for window in self.windows)
+
+    @property
+    def suffix(self) -> str:
+        """Of the files that are written."""
+        return self.clip.codec.suffix if self.clip else ".png"
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
@@ -82,6 +108,7 @@ class Plan:
             "size": [self.size.width, self.size.height],
             "canvas": [self.size.canvas_width, self.size.canvas_height],
             "hires": self.size.hires,
+            "windows": [window.describe() for window in self.windows],
             "sampler": recipe.sampler,
             "schedule": recipe.schedule,
             "num_inference_steps": recipe.num_inference_steps,
@@ -90,44 +117,65 @@ class Plan:
             "strength": recipe.strength,
             "seeds": list(self.seeds),
             "files": [
-                str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps)) for s in self.seeds
+                str(preview(self.out, recipe.prompt, self.mode, s, recipe.num_inference_steps, self.suffix))
+                for s in self.seeds
             ],
             "downloads": list(self.checkpoint.downloads),
             "notes": list(self.notes),
             "recipe": recipe.to_json(),
+            **(self.clip.describe() if self.clip else {}),
         }
 
     def to_text(self) -> str:
         """The plan for a person, a line a fact."""
         facts = self.describe()
         width, height = facts["size"]
-        composed = "" if facts["size"] == facts["canvas"] else " (composed at {}x{})".format(*facts["canvas"])
+        same = self.cropped or facts["size"] == facts["canvas"]
+        composed = "" if same else " (composed at {}x{})".format(*facts["canvas"])
         rows = {
             "model": f"{facts['model']} ({facts['family']})",
             "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
             "task": facts["mode"],
             "size": f"{width}x{height}{composed}",
+            **({"crop": self.windows_text()} if self.mask is not None else {}),
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
             "writes": ", ".join(facts["files"]),
             "downloads": ", ".join(facts["downloads"]) or "nothing",
         }
+        if self.clip:
+            rows["clip"] = "{num_frames} frames, {fps} a second, by {codec}".format(**facts)
         return "\n".join(f"{name:10} {value}" for name, value in rows.items())
+
+    def windows_text(self) -> str:
+        """Which parts of the picture are composed."""
+        if not self.cropped:
+            return f"{self.recipe.crop}: the whole picture"
+        parts = ("{2}x{3} at {0},{1}".format(*w.describe()["box"]) for w in self.windows)
+        canvases = ("{}x{}".format(*w.describe()["canvas"]) for w in self.windows)
+        pairs = zip(parts, canvases, strict=True)
+        return f"{self.recipe.crop}: " + ", ".join(f"{part} composed at {canvas}" for part, canvas in pairs)
 
 
 def mode_of(recipe: Recipe) -> str:
-    """text2img, img2img, inpainting or variation, from which inputs are given. Raises UserError."""
+    """text2img, img2img, inpainting, variation or a clip's mode, from which inputs are given. Raises UserError."""
+    if recipe.moving:
+        return clip_plan.mode_of(recipe)
     if recipe.base_img is None:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    for name in NEEDS_MASK:
-        if getattr(recipe, name) and recipe.mask_img is None:
-            raise UserError(f"--{name} True needs --base_img and --mask_img")
+    masked = recipe.mask_img is not None or recipe.outpaint is not None
+    for name in (*NEEDS_MASK_IMG, *(() if masked else NEEDS_MASK)):
+        if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
+            raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
+    for name in SETTLED_BY_OUTPAINT:
+        if recipe.outpaint is not None and getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(f"--{name} {getattr(recipe, name)} does not go with --outpaint {recipe.outpaint}")
     if recipe.variation:
         return "variation"
-    if recipe.mask_img is not None:
+    if masked:
         return "inpainting"
     return "text2img" if recipe.base_img is None else "img2img"
 
@@ -140,6 +188,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
+        "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
@@ -149,12 +198,16 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
     return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
 
 
-def check_together(recipe: Recipe, mode: str, family: Family) -> None:
+def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkpoint) -> None:
     """What fields mean beside each other. Raises UserError."""
     steps, strength = recipe.num_inference_steps, recipe.strength
     assert steps is not None
     assert recipe.guidance_scale is not None
-    if mode in ("img2img", "inpainting") and strength is not None and int(steps * strength) < 1:
+    if recipe.crop is not None:
+        from noisette.windows import check_crop
+
+        check_crop(recipe.crop)
+    if mode in PARTWAY and strength is not None and int(steps * strength) < 1:
         raise UserError(
             f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
             f" --strength {math.ceil(100 / steps) / 100} is the least"
@@ -165,6 +218,8 @@ def check_together(recipe: Recipe, mode: str, family: Family) -> None:
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
+    if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
+        raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
     if recipe.guidance_start > recipe.guidance_end:
         raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
 
@@ -173,6 +228,8 @@ def without_effect(recipe: Recipe) -> list[str]:
     """Arguments that the run would ignore, a line each."""
     assert recipe.guidance_scale is not None
     found = []
+    if recipe.motion and recipe.motion_adapter == clip_plan.NONE:
+        found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
             found.append(
@@ -189,6 +246,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
     from noisette.engines import INSTALL, installed
 
+    if recipe.motion_adapter not in (None, clip_plan.NONE):
+        family = replace(family, name=f"{family.name} with motion modules", engines=("torch",))
     if recipe.engine != "auto":
         if recipe.engine not in family.engines:
             raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")
@@ -216,6 +275,8 @@ def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
         raise UserError(f"--step_cache {recipe.step_cache} runs on --engine openvino, not on {engine}")
     if recipe.step_cache > 1 and mode == "variation":
         raise UserError(f"--step_cache {recipe.step_cache} does not go with --variation, whose path is no smooth one")
+    if recipe.step_cache > 1 and recipe.moving:
+        raise UserError(f"--step_cache {recipe.step_cache} does not go with clips: it is for pictures")
 
 
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
@@ -243,41 +304,34 @@ def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
     return tuple(found)
 
 
-def read_inputs(recipe: Recipe) -> tuple[Picture | None, Mask | None, list[str]]:
-    """The base and the mask as their files have them, and what is worth a note. Raises UserError."""
-    if recipe.base_img is None:
+def read(recipe: Recipe, clip: Clip | None) -> tuple[Picture | None, Mask | None, list[str]]:
+    """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
+    if recipe.base_img is None and clip is None:
         return None, None, []
-    from noisette import masks, reading
+    from noisette.inputs import read_inputs
 
-    base = reading.read(reading.resolve(recipe.base_img))
-    if recipe.mask_img is None:
-        return base, None, []
-    mask = masks.read_mask(reading.resolve(recipe.mask_img))
-    if recipe.invert_mask:
-        mask = mask.inverted()
-    if recipe.fit is None:
-        masks.check_same_size(base, mask)
-    return base, mask, masks.lint(mask)
+    return read_inputs(recipe, clip)
 
 
-def fit_inputs(
+def fit(
     base: Picture | None, mask: Mask | None, recipe: Recipe, size: Size
 ) -> tuple[Picture | None, Mask | None, list[str]]:
-    """Base and mask at the size that is written, and a note when that changed the base. Raises UserError."""
-    if base is None:
+    """Base and mask, if any, at the size that is written, and what is worth a note. Raises UserError."""
+    if base is None and mask is None:
         return None, None, []
-    from noisette import masks, pixels
+    from noisette.inputs import fit_inputs
 
-    how = recipe.fit or "crop"
-    fitted = pixels.fit(base, size.width, size.height, how)
-    notes = []
-    if fitted.size != base.size:
-        notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
+    return fit_inputs(base, mask, recipe, size.width, size.height)
+
+
+def windows_of(mask: Mask | None, recipe: Recipe, size: Size, checkpoint: Checkpoint) -> tuple[Window, ...]:
+    """What is composed: the whole picture, or with --crop windows around what the mask repaints."""
     if mask is None:
-        return fitted, None, notes
-    mask = pixels.fit_mask(mask, size.width, size.height, how)
-    masks.lint(mask)
-    return fitted, mask, notes
+        return (Window(0, 0, size),)
+    from noisette.windows import windows_for
+
+    assert recipe.crop is not None
+    return windows_for(mask.repaint, recipe.crop, size, checkpoint.native_side, checkpoint.vae_scale_factor)
 
 
 def find_model(name: str) -> tuple[Checkpoint, Family, dict[str, Any], float | None]:
@@ -307,8 +361,13 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     """
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find_model(recipe.model)
+    base_clip, mask_clip = clip_plan.read_clips(recipe)
+    if recipe.moving:
+        recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
     recipe = fill(recipe, mode, family, defaults)
-    check_together(recipe, mode, family)
+    check_together(recipe, mode, family, checkpoint)
+    if recipe.motion_adapter not in (None, "none"):
+        checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])
@@ -316,19 +375,24 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
     check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)
     loras = loras_of(recipe, engine)
-    base, mask, notes = read_inputs(recipe)
-    width, height = written_size(recipe, base.size if base else None, checkpoint.native_side)
+    base, mask, notes = read(recipe, base_clip)
+    shape = base or base_clip
+    width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
     if width * height > MAX_PIXELS:
         raise UserError(f"--img_w {width} and --img_h {height} are {width * height:,} pixels: at most {MAX_PIXELS:,}")
     size = size_for(width, height, checkpoint.native_side, checkpoint.vae_scale_factor, max_aspect)
-    base, repaint, fit_notes = fit_inputs(base, mask, recipe, size)
-    if min(width, height) < checkpoint.native_side:
+    clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
+    base, repaint, fit_notes = fit(base, mask, recipe, size)
+    windows = (Window(0, 0, size),) if clip else windows_of(repaint, recipe, size, checkpoint)
+    notes += clip_plan.notes(recipe, mode, size, base_clip)
+    if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
         from noisette.names import check_writable
 
         checkpoint = checkpoints.fetch(checkpoint)
         check_writable(out)
+        clip_plan.check_room(clip, size, out)
     seeds = tuple(parse_seeds(recipe.seed, recipe.count))
     return Plan(
         recipe,
@@ -342,6 +406,8 @@ def plan(recipe: Recipe, out: Path = Path("out"), lenient: bool = False, downloa
         out,
         base,
         repaint,
+        windows,
         loras,
         (*idle, *fit_notes, *notes),
+        clip,
     )

@@ -116,6 +116,15 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} is damaged or cut short: {error}") from None
 
 
+def is_animated(path: Path) -> bool | None:
+    """Whether a picture file holds several frames; None for what is no picture."""
+    try:
+        with opened(path) as image:
+            return bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+    except UserError:
+        return None
+
+
 def read(path: Path) -> Picture:
     """A picture with its mode, depth and profile, upright. Raises UserError for what is none, or can't be."""
     from PIL import ImageOps

@@ -36,21 +36,27 @@ SCHEDULES = (
     "beta",
     "sgm_uniform",
 )
+BLENDS = ("alpha", "poisson")
 FITS = ("crop", "pad", "stretch")
 ENGINES = ("auto", "openvino", "torch")
 SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+CODECS = ("h264", "av1", "ffv1", "png", "apng", "gif", "webp")
 
 MAX_PROMPT = 10_000
 MAX_SIDE = 16_384
 MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
+MAX_FRAMES = 10_000
 MAX_SEED = 2**63 - 1
 
 
 def flag(default: Any, help: str, **rules: Any) -> Any:
-    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters)."""
+    """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters).
+
+    `only` ("image", "video"): the one command that has the flag.
+    """
     return field(default=default, metadata={"help": help, **rules})
 
 
@@ -60,11 +66,31 @@ class Recipe:
 
     prompt: str = flag("", "what the picture shows; (word:1.3) weighs a word", longest=MAX_PROMPT)
     negative_prompts: str = flag("", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT)
-    base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation)")
+    base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation, img2video)")
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")
     invert_mask: bool = flag(False, "black is repainted, white is kept")
+    outpaint: str = flag(
+        None, "pixels to add, as left=128,top=64, or a size around the base, as 1024x768", only="image"
+    )
     strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
-    variation: bool = flag(False, "another version of the base picture")
+    soft_mask: bool = flag(False, "the mask's grey says how much each pixel may change; only black is kept")
+    feather: int = flag(None, "pixels over which paint fades in, inside the white; outside is exact", low=0, high=256)
+    blend: str = flag("alpha", "how paint meets the base", choices=BLENDS)
+    color_match: bool = flag(True, "shift the paint's colours by what the model got wrong around the mask")
+    crop: str = flag(
+        None, "auto, off or pixels of context: compose only what is masked, at the model's native size", only="image"
+    )
+    variation: bool = flag(False, "another version of the base picture", only="image")
+    base_video: str = flag(None, "the clip to start from (video2video)", only="video")
+    mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
+    num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")
+    fps: float = flag(None, "frames a second", low=0.1, high=240.0, only="video")
+    motion: str = flag("", "what moves, in words (bounce, spin, zoom …), WORDS:STRENGTH or a strength", only="video")
+    motion_adapter: str = flag(None, "motion modules: a folder, a hub id, or none", only="video")
+    walk_to: str = flag("", "seeds the noise walks to from --seed, as 5,9: a clip without motion", only="video")
+    loop: bool = flag(False, "the end meets the beginning", only="video")
+    strict_first_frame: bool = flag(False, "the first frame is the base picture, byte for byte", only="video")
+    codec: str = flag(None, "how the clip is written", choices=CODECS, only="video")
     img_w: int = flag(
         None, "width in pixels, a multiple of 8", aliases=("width", "W"), low=8, high=MAX_SIDE, multiple=8
     )
@@ -78,12 +104,18 @@ class Recipe:
     guidance_start: float = flag(0.0, "guidance begins after this share of the steps", low=0.0, high=1.0)
     guidance_end: float = flag(1.0, "guidance ends after this share of the steps", low=0.0, high=1.0)
     step_cache: int = flag(
-        1, "deep features of the network are computed at every N-th step only; 1 is each", low=1, high=20
+        1,
+        "deep features of the network are computed at every N-th step only; 1 is each",
+        low=1,
+        high=20,
+        only="image",
     )
     strength: float = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
     sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)
     schedule: str = flag(None, "where the noise levels lie", choices=SCHEDULES)
     seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
+    variation_seed: str = flag("", "a seed to turn the noise towards; several with commas, one after the other")
+    variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
@@ -93,6 +125,11 @@ class Recipe:
         "float32", "arithmetic of the networks; int8 after `noisette optimize`", choices=PRECISIONS, short=SHORT
     )
     batch_size: int = flag(1, "pictures computed at a time; the pictures do not depend on it", low=1, high=256)
+
+    @property
+    def moving(self) -> bool:
+        """Whether it makes a clip."""
+        return self.num_frames is not None or self.base_video is not None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults, and always prompt, model and seed."""
@@ -201,24 +238,43 @@ def check(recipe: Recipe) -> Recipe:
     for name in FIELDS:
         check_field(name, getattr(recipe, name))
     parse_seeds(recipe.seed, recipe.count)
+    parse_chain(recipe)
     return recipe
 
 
-def parse_seeds(text: str, count: int = 1) -> list[int]:
+def parse_chain(recipe: Recipe) -> list[tuple[int, float]]:
+    """--variation_seed 5,9 with --variation_strength 0.1,0.2 as [(5, 0.1), (9, 0.2)]. Raises UserError."""
+    seeds = parse_seeds(recipe.variation_seed, name="variation_seed")
+    words = [word for word in recipe.variation_strength.replace(" ", "").split(",") if word]
+    strengths = [float(parse_number("variation_strength", word, float)) for word in words]
+    if len(seeds) != len(strengths):
+        raise UserError(
+            f"--variation_seed {recipe.variation_seed!r} and --variation_strength {recipe.variation_strength!r}:"
+            f" {len(seeds)} and {len(strengths)}, where each seed needs its strength, as 5,9 and 0.1,0.2"
+        )
+    for strength in strengths:
+        if not 0 <= strength <= 1:
+            raise UserError(f"--variation_strength {strength} is out of range: 0 to 1")
+    return list(zip(seeds, strengths, strict=True))
+
+
+def parse_seeds(text: str, count: int = 1, name: str = "seed") -> list[int]:
     """'1,2,5-7' with count c gives each seed s as s, s+1, …, s+c-1; '' gives []. Raises UserError."""
     seeds: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         match = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", part)
         if not match:
-            raise UserError(f"--seed {text!r} is not a seed: write 1024 or 1,2,5-10")
+            raise UserError(f"--{name} {text!r} is not a seed: write 1024 or 1,2,5-10")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first >= MAX_PICTURES or last + count > MAX_SEED:
-            raise UserError(f"--seed {part} is no range of at most {MAX_PICTURES:,} seeds from 0 to {MAX_SEED}")
+            raise UserError(f"--{name} {part} is no range of at most {MAX_PICTURES:,} seeds from 0 to {MAX_SEED}")
         seeds += [seed + i for seed in range(first, last + 1) for i in range(count)]
     if text.strip() and not seeds:
-        raise UserError(f"--seed {text!r} is not a seed: write 1024 or 1,2,5-10")
+        raise UserError(f"--{name} {text!r} is not a seed: write 1024 or 1,2,5-10")
     if len(seeds) > MAX_PICTURES:
-        raise UserError(f"--seed {text!r} and --count {count} are {len(seeds):,} pictures: at most {MAX_PICTURES:,}")
+        raise UserError(
+            f"--{name} {text!r} and --count {count} are {len(seeds):,} pictures: at most {MAX_PICTURES:,}"
+        )
     return seeds
 
 
@@ -228,6 +284,7 @@ def from_mapping(values: Mapping[str, Any]) -> Recipe:
     for name in named:
         if name not in FIELDS:
             raise UserError(f"a recipe has no field {name!r}{nearest(name, list(FIELDS))}")
-    if isinstance(named.get("seed"), int):
-        named["seed"] = str(named["seed"])
+    for name in ("seed", "variation_seed", "variation_strength"):  # one number may stand as such
+        if isinstance(named.get(name), (int, float)):
+            named[name] = str(named[name])
     return check(Recipe(**named))

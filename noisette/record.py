@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisette.clips import is_clip, probe
 from noisette.errors import UserError
 from noisette.metadata import png_info, read_metadata
 from noisette.names import cannot_write, part_of, publish, release
@@ -29,6 +30,12 @@ class Kept:
     count: int
     differing: int
     sha256: str
+
+    def to_text(self) -> str:
+        """For a person."""
+        if self.differing:
+            return f"NOT PROVED, {self.differing:,} of {self.count:,} kept pixels differ"
+        return f"{self.count:,} kept pixels, none differs"
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,7 @@ class Saved:
             return f"{self.path}: NOT PROVED, the file as re-read is not the picture that was made"
         if self.kept is None:
             return str(self.path)
-        if self.kept.differing:
-            return f"{self.path}: NOT PROVED, {self.kept.differing:,} of {self.kept.count:,} kept pixels differ"
-        return f"{self.path}: {self.kept.count:,} kept pixels, none differs"
+        return f"{self.path}: {self.kept.to_text()}"
 
 
 def pixel_hash(picture: Picture) -> str:
@@ -148,8 +153,12 @@ def read_recipe(path: str) -> Recipe:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a picture says of itself, and what its pixels are. Raises UserError."""
+    """What a picture or clip says of itself, and what its pixels are. Raises UserError."""
     path = resolve(str(path))
+    if is_clip(path):
+        clip = probe(path)
+        found = {"size": list(clip.size), "num_frames": clip.num_frames, "fps": float(clip.fps)}
+        return {"file": str(path), **found, **read_metadata(path)}
     picture = read(path)
     return {
         "file": str(path),

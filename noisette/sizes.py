@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
-from noisette.recipe import Recipe
+from noisette.errors import UserError
+from noisette.recipe import MAX_PIXELS, Recipe
 
 DEFAULT_SIDE = 512
 
@@ -19,6 +21,61 @@ class Size:
     canvas_width: int
     canvas_height: int
     hires: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the written picture, at (left, top), and the canvas it is composed on."""
+
+    left: int
+    top: int
+    size: Size
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns, to index [H, W, ...] arrays of the written picture."""
+        size = self.size
+        return slice(self.top, self.top + size.height), slice(self.left, self.left + size.width)
+
+    def describe(self) -> dict[str, list[int]]:
+        """As JSON values: `box` [left, top, width, height] of the picture, `canvas` [width, height]."""
+        size = self.size
+        box = [self.left, self.top, size.width, size.height]
+        return {"box": box, "canvas": [size.canvas_width, size.canvas_height]}
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Pixels that outpainting adds on each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+def margins(outpaint: str, base: tuple[int, int]) -> Margins:
+    """The margins that sides (left=128,top=64) or a size (1024x768, the base in its middle) mean.
+
+    Raises UserError.
+    """
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", outpaint)
+    sides = dict(re.findall(r"(left|top|right|bottom)=(\d{1,6})", outpaint))
+    if size:
+        across, down = int(size[1]) - base[0], int(size[2]) - base[1]
+        if min(across, down) < 0:
+            raise UserError(f"--outpaint {outpaint} is smaller than the base, {base[0]}x{base[1]}")
+        around = Margins(across // 2, down // 2, across - across // 2, down - down // 2)
+    elif ",".join(f"{side}={pixels}" for side, pixels in sides.items()) == outpaint.replace(" ", "") != "":
+        around = Margins(**{side: int(pixels) for side, pixels in sides.items()})
+    else:
+        raise UserError(f"--outpaint {outpaint!r} is neither sides as left=128,top=64 nor a size as 1024x768")
+    width, height = base[0] + around.left + around.right, base[1] + around.top + around.bottom
+    if (width, height) == base:
+        raise UserError(f"--outpaint {outpaint} adds nothing to the base, {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise UserError(f"--outpaint {outpaint} makes {width * height:,} pixels: at most {MAX_PIXELS:,}")
+    return around
 
 
 def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
@@ -43,8 +100,14 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
     `native_side`, or an aspect over `max_aspect`; DESIGN's hires rule): native area in the asked aspect.
     """
     aspect = max(width, height) / min(width, height)
-    hires = min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect)
-    scale = native_side / math.sqrt(width * height) if hires else 1.0
-    nearest = round if hires else math.ceil
-    across, down = (max(1, nearest(side * scale / grid)) * grid for side in (width, height))
-    return Size(width, height, across, down, hires)
+    if min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect):
+        return native_area(width, height, native_side, grid)
+    across, down = (math.ceil(side / grid) * grid for side in (width, height))
+    return Size(width, height, across, down, hires=False)
+
+
+def native_area(width: int, height: int, native_side: int, grid: int) -> Size:
+    """width x height, composed at the model's native area in that aspect and scaled from there."""
+    scale = native_side / math.sqrt(width * height)
+    across, down = (max(1, round(side * scale / grid)) * grid for side in (width, height))
+    return Size(width, height, across, down, hires=True)

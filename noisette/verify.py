@@ -1,4 +1,7 @@
-"""Is a file what it says? Its picture is made again from its own recipe and compared, pixel for pixel."""
+"""Is a file what it says? Its kept pixels are held against the base; its picture or clip is made again and compared.
+
+The first needs neither the model nor the engine, and says so by itself.
+"""
 
 from __future__ import annotations
 
@@ -8,71 +11,129 @@ from typing import Any
 
 import numpy as np
 
-from noisette import engines, record
+from noisette import clip_record, clips, engines, record, video
 from noisette.errors import UserError
 from noisette.generate import generate
+from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
 from noisette.output import versions
-from noisette.plan import plan
+from noisette.plan import Plan, plan
 from noisette.reading import Picture, read, resolve
-from noisette.recipe import Recipe, from_mapping
+from noisette.recipe import from_mapping
+from noisette.record import Kept
 
 TOLERANCE = 45.0  # dB: other kernels, threads or batch sizes round otherwise; a change one could see is far below
+LOSSY = 35.0  # dB, the worst frame of a clip through a lossy codec
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found: identical, within tolerance, different, or not repeatable; `why` names what differs."""
+    """What `verify` found: identical, within tolerance, different, not repeatable or not rendered.
+
+    `why` names what differs; `kept` is how the file's kept pixels compare with the base as it is now, if it has any.
+    """
 
     path: Path
     word: str
     psnr: float | None
     why: tuple[str, ...] = ()
+    kept: Kept | None = None
 
     @property
     def good(self) -> bool:
-        """Identical or within tolerance."""
-        return self.word in ("identical", "within tolerance")
+        """No kept pixel differs, and the picture, if made again, is identical or within tolerance."""
+        proved = self.kept is None or self.kept.differing == 0
+        return proved and self.word in ("identical", "within tolerance", "not rendered")
 
     def to_text(self) -> str:
         """The line for a person."""
         found = self.word if self.psnr is None or self.psnr == np.inf else f"{self.word} ({self.psnr:.1f} dB)"
-        return f"{self.path}: {found}" + "".join(f"; {reason}" for reason in self.why)
+        facts = (found, *(() if self.kept is None else (self.kept.to_text(),)), *self.why)
+        return f"{self.path}: " + "; ".join(facts)
+
+
+def verify_kept(path: Path) -> Verdict:
+    """Holds the file's kept pixels against the base, by its mask. Raises UserError for a file that has none."""
+    path = resolve(str(path))
+    claims = read_metadata(path)
+    if "kept" not in claims:
+        raise UserError(f"{path} has no kept pixels to check: it was made without --strict_mask")
+    reasons = changed_inputs(claims)
+    if any("is gone" in reason for reason in reasons):
+        return Verdict(path, "not repeatable", None, tuple(reasons))
+    return Verdict(path, "not rendered", None, tuple(reasons), kept_now(read(path), claims))
+
+
+def kept_now(written: Picture, claims: dict[str, Any]) -> Kept | None:
+    """How the pixels that the file says it kept compare with the base on disk. Raises UserError."""
+    if "kept" not in claims:
+        return None
+    base, mask = written_inputs(from_mapping(claims["recipe"]))
+    assert mask is not None
+    return record.kept_in(written, base, mask.repaint)
 
 
 def verify_file(path: Path, engine: str | None = None) -> Verdict:
-    """Makes the file's picture again, on its own engine or the named one. Raises UserError if it has no recipe."""
+    """Makes the file's picture again, on its own engine or the named one, and checks its kept pixels.
+
+    Raises UserError if it has no recipe.
+    """
     path = resolve(str(path))
     claims = read_metadata(path)
     if "provenance" not in claims:
         raise UserError(f"{path} was not made by noisette: it can be made again with --from, but not verified")
-    written = read(path)
-    reasons = changed_inputs(claims) + edited(written, claims)
+    recipe = replace(from_mapping(claims["recipe"]), engine=engine or claims["provenance"]["engine"])
+    reasons = changed_inputs(claims)
     if any("is gone" in reason for reason in reasons):
         return Verdict(path, "not repeatable", None, tuple(reasons))
-    recipe = replace(from_mapping(claims["recipe"]), engine=engine or claims["provenance"]["engine"])
-    again, now = render(recipe)
-    psnr = decibels(written, again)
-    if psnr == np.inf:
-        return Verdict(path, "identical", psnr, tuple(reasons))
-    reasons += [
-        f"{name} was {claims['provenance'].get(name)}, is {value}"
-        for name, value in now.items()
-        if claims["provenance"].get(name) != value
-    ]
-    return Verdict(path, "within tolerance" if psnr >= TOLERANCE else "different", psnr, tuple(reasons))
-
-
-def render(recipe: Recipe) -> tuple[Picture, dict[str, Any]]:
-    """The picture of a recipe, made now, and what could make it differ from an older one."""
     planned = plan(recipe)
-    result = next(generate(planned, engines.load(planned)))
+    kept = None if recipe.moving else kept_now(read(path), claims)
+    reasons += edited_clip(path, claims) if recipe.moving else edited(read(path), claims)
+    enough = LOSSY if planned.clip and not planned.clip.codec.lossless else TOLERANCE
+    psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims)
+    if psnr == np.inf:
+        return Verdict(path, "identical", psnr, tuple(reasons), kept)
     now = {
         "engine": planned.engine,
         "model_hash": planned.checkpoint.weights_hash,
         "versions": versions(planned.engine),
     }
-    return result.picture, now
+    reasons += different
+    reasons += [
+        f"{name} was {claims['provenance'].get(name)}, is {value}"
+        for name, value in now.items()
+        if claims["provenance"].get(name) != value
+    ]
+    word = "within tolerance" if psnr >= enough else "different"
+    return Verdict(path, word, psnr, tuple(reasons), kept)
+
+
+def compare(path: Path, planned: Plan, claims: dict[str, Any]) -> tuple[float, list[str]]:
+    """PSNR of a written picture and that of its recipe, made now."""
+    result = next(generate(planned, engines.load(planned)))
+    return decibels(read(path), result.picture), []
+
+
+def compare_clip(path: Path, planned: Plan, claims: dict[str, Any]) -> tuple[float, list[str]]:
+    """The same for a clip: infinite when every frame has the hash that the file holds, else the worst frame's PSNR.
+
+    A lossy file's frames differ from those that were made, so there the PSNR is that of the codec at best.
+    """
+    result = next(video.make(planned, engines.load(planned)))
+    counted = clip_record.Tally(0)
+    pairs = zip(counted.watch(result.frames), clips.frames(path), strict=True)
+    worst = min(decibels(Picture(again), Picture(written)) for again, written in pairs)
+    if counted.sha256 == claims["pixels"]:
+        return np.inf, []
+    hashes = zip(counted.each, claims["frames"], strict=True)
+    differing = [i for i, (again, written) in enumerate(hashes) if again != written]
+    return worst, [f"{len(differing)} of {len(counted.each)} frames differ, frame {differing[0]} first"]
+
+
+def edited_clip(path: Path, claims: dict[str, Any]) -> list[str]:
+    """Whether a clip's frames are still those that were written."""
+    same = clip_record.tally(clips.frames(path)).sha256 == claims.get("decoded")
+    return [] if same else ["its frames were edited since"]
 
 
 def changed_inputs(claims: dict[str, Any]) -> list[str]:

@@ -99,3 +99,33 @@ def test_variation(style: str, folders: dict[str, Path], inputs: dict[str, str],
     pure = pictures(planned(folders[style], tmp_path, **fields))[0].astype(int)
     assert np.abs(all_of_it - pure).max() <= 1
     assert np.abs(none - some).max() > 1
+
+
+@pytest.mark.parametrize("fields", [{"sampler": "euler_ancestral"}, {"variation": True, "sampler": None}])
+def test_seed_variation_is_exact_at_both_ends(
+    fields: dict[str, Any], folders: dict[str, Path], inputs: dict[str, str], tmp_path: Path
+) -> None:
+    fields = {**fields, "base_img": inputs["base_img"], "strength": 0.5}
+
+    def made(**more: str) -> np.ndarray:
+        return pictures(planned(folders["sd1"], tmp_path, **fields, **more))[0]
+
+    own, other = made(), made(seed="9")
+    assert np.array_equal(made(variation_seed="9", variation_strength="0"), own)
+    assert np.array_equal(made(variation_seed="9", variation_strength="1"), other)
+    between = made(variation_seed="9", variation_strength="0.5")
+    assert (between != own).any()
+    assert (between != other).any()
+
+
+def test_both_kinds_of_variation_stay_inside_the_mask(
+    folders: dict[str, Path], inputs: dict[str, str], tmp_path: Path
+) -> None:
+    base, black = np.asarray(Image.open(inputs["base_img"])), np.asarray(Image.open(inputs["mask_img"])) == 0
+    seeds = {"variation_seed": "9,10", "variation_strength": "0.3,0.2"}
+    for fields in ({"variation": True, "sampler": None}, {"strict_mask": True}):
+        asked = planned(folders["sd1"], tmp_path, **inputs, **seeds, **fields)
+        assert asked.exact
+        (result,) = generate(asked, engines.load(asked))
+        assert np.array_equal(result.picture.data[black], base[black])
+        assert [link["variation_seed"] for link in result.facts["variation_chain"]] == [9, 10]

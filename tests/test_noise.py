@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisette.noise import Noise, noise, slerp
+from noisette.noise import Noise, Varied, noise, slerp
 from tests.process import run_python
 
 ROUNDING = 1e-6  # torch's vectorised log, cos and sin differ from NumPy's in the last place: 5e-7 seen in 10^6 draws
@@ -58,3 +58,23 @@ def test_slerp_is_exact_at_its_ends_and_keeps_the_norm(shape: tuple[int, ...]) -
 def test_slerp_of_the_same_direction_is_a_straight_line() -> None:
     a = noise(1, (32,))
     np.testing.assert_allclose(slerp(a, 2 * a, 0.5), 1.5 * a, rtol=1e-6)
+
+
+def test_a_varied_stream_is_exact_at_both_ends_and_chains() -> None:
+    shapes = [(3, 8, 8), (5,), (4, 4)]
+
+    def draws(stream: Noise) -> list[np.ndarray]:
+        return [stream.normal(shape) for shape in shapes]
+
+    def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+        return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+    assert same(draws(Varied(1, [])), draws(Noise(1)))
+    assert same(draws(Varied(1, [(2, 0.0)])), draws(Noise(1)))
+    assert same(draws(Varied(1, [(2, 1.0)])), draws(Noise(2)))
+    assert same(draws(Varied(1, [(2, 1.0), (3, 0.25)])), draws(Varied(2, [(3, 0.25)])))
+    big = Varied(1, [(2, 0.4), (3, 0.7)]).normal((100_000,))
+    assert abs(big.std() - 1) < 0.01
+    near, far = (np.corrcoef(Varied(1, [(2, t)]).normal((9999,)), noise(1, (9999,)))[0, 1] for t in (0.1, 0.9))
+    assert near > 0.95
+    assert far < 0.3

@@ -46,6 +46,12 @@ def test_recipe_survives_json() -> None:
         ({"sampler": "dpmpp2m"}, "did you mean 'dpmpp_2m'"),
         ({"smapler": "euler"}, "did you mean 'sampler'"),
         ({"prompt": 3}, "type str"),
+        ({"variation_seed": "5"}, "1 and 0, where each seed needs its strength"),
+        ({"variation_strength": "0.5"}, "0 and 1"),
+        ({"variation_seed": "5,6", "variation_strength": "0.5"}, "2 and 1"),
+        ({"variation_seed": "5", "variation_strength": "1.5"}, "--variation_strength 1.5 is out of range: 0 to 1"),
+        ({"variation_seed": "5", "variation_strength": "nan"}, "finite"),
+        ({"variation_seed": "x", "variation_strength": "0.5"}, "--variation_seed 'x' is not a seed"),
     ],
 )
 def test_bad_recipes(values: dict[str, object], word: str) -> None:

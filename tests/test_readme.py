@@ -5,11 +5,13 @@ import shlex
 
 import pytest
 
-from noisette.cli import COMMANDS, image_parser, recipe_from
+from noisette.cli import COMMANDS, recipe_from, recipe_parser
 from tests.process import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"`(python3 (?:image\.py|-m noisette)[^`]*)`|^(python3 image\.py.*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"`(python3 (?:image\.py|video\.py|-m noisette)[^`]*)`|^(python3 (?:image|video)\.py.*)$", re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("command", [a or b for a, b in COMMAND.findall(TEXT)])
@@ -18,11 +20,11 @@ def test_commands_parse(command: str) -> None:
     if words[1] == "-m":
         assert words[3] in COMMANDS
     elif "--help" not in words and "--from" not in words:
-        recipe_from(image_parser("image.py").parse(words[2:]))
+        recipe_from(recipe_parser(words[1].removesuffix(".py"), words[1]).parse(words[2:]))
 
 
 def test_files_of_the_tree_are_there() -> None:
-    tree = re.search(r"```\n(image\.py .*?)```", TEXT, re.DOTALL)
+    tree = re.search(r"```\n(image\.py video\.py .*?)```", TEXT, re.DOTALL)
     assert tree
     for name in re.findall(r"^  ((?:[\w-]+(?:\.py|/[\w-]+/|/) ?)+)", tree[1], re.MULTILINE):
         for part in name.split():

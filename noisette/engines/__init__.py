@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +36,12 @@ class Networks(Protocol):
         """
         ...
 
-    def denoise(self, sample: Array, timestep: float, context: Array, reuse: bool = False) -> Array:
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+    ) -> Array:
         """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w].
 
+        B is pictures, or clips times `num_frames`, which motion modules tie together where there are some.
         `reuse` (openvino): the deep features of the last call without it, which had the same shapes, are kept.
         """
         ...
@@ -63,6 +66,8 @@ def installed(engine: str) -> bool:
 def load(plan: Plan) -> Networks:
     """The plan's networks on its engine: the one slow step before sampling."""
     module = import_module(MODULES[plan.engine])
-    extra = {"loras": plan.loras} if plan.loras else {}
+    extra: dict[str, Any] = {"loras": plan.loras} if plan.loras else {}
+    if plan.clip is not None and plan.clip.tied:
+        extra["motion_scale"] = plan.clip.motion_scale
     networks: Networks = module.load(plan.checkpoint, plan.recipe.device, plan.recipe.precision, **extra)
     return networks

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from noisette.checkpoint import Checkpoint, fetch
+from noisette.checkpoint import MOTION, Checkpoint, fetch
+from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
 from noisette.tensors import Tensor
 
@@ -28,8 +29,10 @@ AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTi
 WHOLE_AREA = 1024 * 1024  # larger pictures pass the VAE in tiles: whole, 1024x1024 takes 8 GB
 
 
-def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32") -> TorchNetworks:
-    """The networks of a checkpoint on `device` (auto: cuda, mps, cpu in this order).
+def load(
+    checkpoint: Checkpoint, device: str = "auto", precision: str = "float32", motion_scale: float = 1.0
+) -> TorchNetworks:
+    """The networks of a checkpoint on `device` (auto: cuda, mps, cpu in this order), motion modules in the UNet.
 
     Raises UserError: a device that is not there, a precision that torch does not run, a block that diffusers
     does not know, a tensor that does not fit its configuration.
@@ -44,12 +47,15 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
             "vae": from_config(AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]),
             "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
         }
+        if MOTION in checkpoint.configs:
+            networks[MOTION] = from_config(MotionAdapter, checkpoint.configs[MOTION])
     for name, network in networks.items():
         fill(network, name, checkpoint.tensors(name), dtype)
         network.to(where).eval()
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
-    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype)
+    tie = insert(networks["unet"], networks[MOTION], motion_scale) if MOTION in networks else Tie()
+    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype, tie)
 
 
 def choose_device(device: str) -> torch.device:
@@ -108,10 +114,16 @@ class TorchNetworks:
     """`noisette.engines.Networks` on torch. Arrays come and go as float32, whatever the precision inside."""
 
     def __init__(
-        self, unet: nn.Module, vae: nn.Module, text: nn.Module, device: torch.device, dtype: torch.dtype
+        self,
+        unet: nn.Module,
+        vae: nn.Module,
+        text: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        tie: Tie,
     ) -> None:
         self.unet, self.vae, self.text = unet, vae, text
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.tie = device, dtype, tie
         self.vae.enable_slicing()
 
     @torch.inference_mode()
@@ -120,7 +132,8 @@ class TorchNetworks:
         return out(self.text(torch.from_numpy(ids).to(self.device), attention_mask=mask)[0])
 
     @torch.inference_mode()
-    def denoise(self, sample: Array, timestep: float, context: Array) -> Array:
+    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
+        self.tie.num_frames = num_frames
         time = torch.tensor(timestep, dtype=torch.float32, device=self.device)
         inputs = self._in(sample).contiguous(memory_format=torch.channels_last)
         return out(self.unet(inputs, time, encoder_hidden_states=self._in(context), return_dict=False)[0])

@@ -143,7 +143,7 @@ class StableDiffusion:
         beside: Array | None = None,
         step_cache: int = 1,
     ) -> Denoise:
-        """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] at alpha·x0 + sigma·noise.
+        """`denoise(x, level) -> x0` for the samplers: x [B, C, h, w] or [B, C, F, h, w] at alpha·x0 + sigma·noise.
 
         Classifier-free guidance (Ho and Salimans 2022) in the space of the UNet's output, when
         `guidance_scale` > 1: u + g·(c - u), both branches in one batch. `guidance_rescale`: Lin et al. 2023,
@@ -156,20 +156,22 @@ class StableDiffusion:
         kept = KeptFeatures(step_cache)
 
         def predict(x: Array, timestep: float, context: Array) -> Array:
-            times = len(context) // len(x)
             inputs = x if beside is None else np.concatenate([x, beside], axis=1)
-            sample = np.concatenate([inputs] * times)
+            frames = as_frames(inputs)
+            settings: dict[str, Any] = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
+            sample = np.concatenate([frames] * (len(context) // len(frames)))
             if kept.serve(sample.shape):
-                return self.networks.denoise(sample, timestep, context, reuse=True)
-            return self.networks.denoise(sample, timestep, context)
+                settings["reuse"] = True
+            return from_frames(self.networks.denoise(sample, timestep, context, **settings), x.shape)
 
         def denoise(x: Array, level: Level) -> Array:
             x, level = variance_preserving(x, level)
             timestep = self.table.timestep(level)
-            positive = spread(conditions.positive, len(x))
+            count = len(x) * (x.shape[2] if x.ndim == 5 else 1)
+            positive = spread(conditions.positive, count)
             if guidance_scale <= 1 or not guided_at(level):
                 return x0_from(self.prediction_type, predict(x, timestep, positive), x, level)
-            context = np.concatenate([spread(conditions.negative, len(x)), positive])
+            context = np.concatenate([spread(conditions.negative, count), positive])
             uncond, cond = np.split(predict(x, timestep, context), 2)
             guided = uncond + guidance_scale * (cond - uncond)
             if guidance_rescale:
@@ -210,6 +212,18 @@ def x0_from(prediction_type: str, output: Array, x: Array, level: Level) -> Arra
         return output
     x0: Array = alpha * x - sigma * output if prediction_type == "v_prediction" else (x - sigma * output) / alpha
     return x0
+
+
+def as_frames(x: Array) -> Array:
+    """[B, C, F, h, w] as [B * F, C, h, w], which an engine takes; pictures stay as they are."""
+    return x if x.ndim == 4 else x.swapaxes(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+
+
+def from_frames(frames: Array, shape: tuple[int, ...]) -> Array:
+    """What `as_frames` undoes, for one or several batches of x of this shape."""
+    if len(shape) == 4:
+        return frames
+    return frames.reshape(-1, shape[2], frames.shape[1], *shape[3:]).swapaxes(1, 2)
 
 
 def draw(streams: Sequence[Noise], shape: tuple[int, ...]) -> Array:

@@ -2,10 +2,12 @@
 
 config.toml     everything that decides the weights
 data.py         packages -> pictures, captions, text states
+examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
+upscale.py      small pictures -> twice the size, taught on vectors.py
 export.py       the diffusers folder, with card.md
-sheet.py        what it draws
+sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
 
-STEPS = ("data", "autoencoder", "denoiser", "export", "sheet")
+STEPS = ("data", "autoencoder", "denoiser", "upscale", "export", "sheet", "evaluate")
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -35,7 +37,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         import torch
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
-    from noisette.train import autoencoder, data, denoiser, export, sheet
+    from noisette import judge
+    from noisette.train import autoencoder, data, denoiser, export, sheet, upscale
     from noisette.train.config import read_config
 
     torch.set_flush_denormal(True)
@@ -49,9 +52,15 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         elif step == "autoencoder":
             autoencoder.train(folder, config)
         elif step == "denoiser":
-            denoiser.train(folder, config)
+            denoiser.train(folder, config, sheet.while_training(folder, config))
+        elif step == "upscale":
+            upscale.train(folder, config)
         elif step == "export":
             export.export(folder, config, values.to)
+            upscale.export(folder, config, values.to.with_name(values.to.name + "-upscale"))
+        elif step == "evaluate":
+            package = data.fetch(folder, "efficientnet", config["packages"]["efficientnet"])
+            judge.evaluate(values.to, folder, package, config["data"])
         else:
             sheet.draw(values.to, config, folder / "sheet.png")
     return 0

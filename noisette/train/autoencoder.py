@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from noisette.engines.openvino import vae
+from noisette.engines.openvino.graph import Weights
 from noisette.train import wavelet
 from noisette.train.checkpoint import Run
+from noisette.train.compose import on_colour, on_white
 from noisette.train.config import Config
+from noisette.train.data import read_pictures
 
 
 def build(config: Config) -> AutoencoderKL:
@@ -37,9 +44,35 @@ def build(config: Config) -> AutoencoderKL:
     return network.to(memory_format=torch.channels_last)
 
 
+def trained(folder: Path, config: Config) -> AutoencoderKL:
+    """The network with the averaged weights of the last checkpoint, for use."""
+    network = build(config)
+    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
+    return network.eval()
+
+
 def encode(network: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Pixels [B, 3, H, W] in [-1, 1] to latents [B, C, H/16, W/16]: the posterior's mean."""
     return network.encode(pixels).latent_dist.mean
+
+
+def compiled(network: AutoencoderKL) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Encoder uint8 [B, H, W, 3] -> latents and decoder latents -> uint8, by openvino: thrice as fast as torch."""
+    tensors = {name: np.ascontiguousarray(value.numpy()) for name, value in network.state_dict().items()}
+    config, weights = dict(network.config), Weights(tensors.__getitem__, "vae")
+    core, settings = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    encoder = core.compile_model(vae.build_encoder(config, weights), "CPU", settings)
+    decoder = core.compile_model(vae.build_decoder(config, weights), "CPU", settings)
+
+    def encode_all(pictures: np.ndarray) -> np.ndarray:
+        moments = encoder({"pixels": to_pixels(pictures).contiguous().numpy()})["moments"]
+        return np.split(moments, 2, axis=1)[0]
+
+    def decode_all(latents: np.ndarray) -> np.ndarray:
+        pixels = decoder({"latents": latents})["pixels"].transpose(0, 2, 3, 1)
+        return ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+
+    return encode_all, decode_all
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:
@@ -67,26 +100,28 @@ def train(folder: Path, config: Config) -> None:
     )
     run = Run(folder, "autoencoder", network, optimizer, ema=0.99)
     run.resume()
-    pictures = np.load(folder / "pictures.npy")
-    held_out, seen = split(pictures, settings["held_out"])
-    for done in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"], settings["batch"]):
+    entries, pictures = read_pictures(folder)
+    held_out = np.array([entry["held_out"] for entry in entries])
+    ends = np.cumsum(settings["minutes"]).tolist()
+    for minutes in run.steps(ends[-1], log["checkpoint_minutes"], log["every"]):
+        stage = bisect.bisect(ends, minutes)
         for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / 30) * max(0.02, 1 - done)
-        batch = seen[run.rng.integers(0, len(seen), settings["batch"])]
-        mirrored = run.rng.random(len(batch)) < 0.5
-        batch[mirrored] = batch[mirrored][:, :, ::-1]
-        pixels = to_pixels(batch)
+            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / 30) * max(0.02, 1 - minutes / ends[-1])
+        rows = run.rng.choice(np.flatnonzero(~held_out), settings["batch"][stage])
+        pixels = to_pixels(draw(pictures[rows], settings["coloured"], run.rng))
+        pixels = F.interpolate(pixels, (settings["sides"][stage],) * 2, mode="area")
         latents = encode(network, pixels)
         spread = latents.detach().std((0, 2, 3), keepdim=True)
         noisy = latents + settings["noise"] * spread * torch.randn(latents.shape)
-        run.update(loss_of(network.decode(noisy).sample - pixels, latents))
-    print(f"autoencoder: {psnr(run.averaged(), held_out):.2f} dB on {len(held_out)} held-out pictures", flush=True)
+        run.update(loss_of(network.decode(noisy).sample - pixels, latents), len(rows))
+    test = np.stack([on_white(picture) for picture in pictures[held_out]])
+    print(f"autoencoder: {psnr(run.averaged(), test):.2f} dB on {len(test)} held-out pictures", flush=True)
 
 
-def split(pictures: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` pictures that training doesn't see, and the rest."""
-    order = np.random.default_rng(1).permutation(len(pictures))
-    return pictures[order[:count]], pictures[order[count:]]
+def draw(cut_outs: np.ndarray, coloured: float, rng: np.random.Generator) -> np.ndarray:
+    """A batch uint8 [B, side, side, 3]: half of the cut-outs mirrored, a share of them on a colour."""
+    turned = [cut_out[:, ::-1] if rng.random() < 0.5 else cut_out for cut_out in cut_outs]
+    return np.stack([on_colour(c, rng) if rng.random() < coloured else on_white(c) for c in turned])
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 FRAMES = ("a picture of", "an image of", "an icon of", "a drawing of")
+COLOUR_WORDS = {"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"}
 
 
 def article(noun: str) -> str:
@@ -12,24 +13,56 @@ def article(noun: str) -> str:
     return "an" if noun[:1] in "aeiou" else "a"
 
 
-def caption(label: str, tags: list[str], rng: np.random.Generator) -> str:
-    """One caption: the label bare or in a phrase, with tags, or the tags alone."""
-    tags = [str(tag) for tag in rng.permutation([tag for tag in tags if tag.lower() != label])] if tags else []
-    named = f"{article(label)} {label}"
-    forms = [
-        (0.30, label),
-        (0.20, named),
-        (0.10, f"{rng.choice(FRAMES)} {named}"),
-        (0.15, ", ".join([label, *tags[: rng.integers(1, 4)]])),
-        (0.10, ", ".join(tags[: rng.integers(2, 5)]) or label),
-        (0.07, tags[0] if tags else label),
-        (0.08, f"{named} on a white background"),
-    ]
+def named(noun: str) -> str:
+    """The noun with its article; none before a plural."""
+    return noun if noun.endswith("s") and not noun.endswith("ss") else f"{article(noun)} {noun}"
+
+
+def pick(forms: list[tuple[float, str]], rng: np.random.Generator) -> str:
+    """One of the texts, by their shares."""
     shares = np.array([share for share, _ in forms])
     return forms[rng.choice(len(forms), p=shares / shares.sum())][1]
 
 
-def captions_for(label: str, tags: list[str], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` captions of one picture, the plain label first."""
-    label = label.lower()
-    return [label, *(caption(label, tags, rng) for _ in range(count - 1))]
+def caption(label: str, tags: list[str], colour: str, rng: np.random.Generator) -> str:
+    """One caption: the label bare or in a phrase, with its colour or tags, or the tags alone."""
+    tags = [str(tag) for tag in rng.permutation([tag for tag in tags if tag.lower() != label])] if tags else []
+    forms = [
+        (0.30, label),
+        (0.20, named(label)),
+        (0.10, f"{rng.choice(FRAMES)} {named(label)}"),
+        (0.15, ", ".join([label, *tags[: rng.integers(1, 4)]])),
+        (0.08, ", ".join(tags[: rng.integers(2, 5)]) or label),
+        (0.06, tags[0] if tags else label),
+        (0.06, f"{named(label)} on a white background"),
+    ]
+    if colour and not COLOUR_WORDS & set(label.split()):
+        forms.append((0.08, named(f"{colour} {label}")))
+    return pick(forms, rng)
+
+
+def captions_for(label: str, tags: list[str], colour: str, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` captions of a picture on white whose own colour is `colour` ("" for none), the plain label first."""
+    return [label, *(caption(label, tags, colour, rng) for _ in range(count - 1))]
+
+
+def on_ground(label: str, tags: list[str], colour: str, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` captions of a picture on a ground of that colour."""
+    where = [
+        f"on {article(colour)} {colour} background",
+        f"{colour} background",
+        f"in front of {article(colour)} {colour} background",
+    ]
+    texts = []
+    for _ in range(count):
+        thing = pick([(0.5, named(label)), (0.3, label), (0.2, f"{rng.choice(FRAMES)} {named(label)}")], rng)
+        place = pick([(0.7, where[0]), (0.15, where[1]), (0.15, where[2])], rng)
+        texts.append(f"{thing}, {place}" if place == where[1] else f"{thing} {place}")
+    return texts
+
+
+def recoloured(label: str, colour: str, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` captions of a thing in another colour than its own; a colour in its label gives way."""
+    thing = " ".join([colour, *(word for word in label.split() if word not in COLOUR_WORDS)])
+    forms = [(0.4, named(thing)), (0.4, thing), (0.2, f"{rng.choice(FRAMES)} {named(thing)}")]
+    return [pick(forms, rng) for _ in range(count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Run:
         self.name, self.network, self.optimizer, self.decay = name, network, optimizer, ema
         self.averages = {key: value.detach().clone() for key, value in network.state_dict().items()}
         self.rng = np.random.default_rng(0)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.samples = 0, 0.0, 0
         self.losses: list[float] = []
 
     def resume(self) -> None:
@@ -64,28 +64,41 @@ class Run:
             part.unlink(missing_ok=True)
             raise UserError(f"{self.path} can't be written, the one before stays: {error}") from None
 
-    def steps(self, minutes: float, checkpoint_minutes: float, every: int, batch: int) -> Iterator[float]:
-        """Yields the share of the run that is done, once a step, until `minutes` of training have passed.
+    def steps(
+        self,
+        minutes: float,
+        checkpoint_minutes: float,
+        every: int,
+        saved: Callable[[float], None] = lambda minutes: None,
+    ) -> Iterator[float]:
+        """Yields the minutes of training that have passed, once a step, until `minutes` have.
 
-        Every `every` steps one line goes to the log (and the terminal), every `checkpoint_minutes` a checkpoint.
+        Every `every` steps one line goes to the log (and the terminal), every `checkpoint_minutes` and at the end
+        a checkpoint is written and `saved` called with the minutes. What both take is not counted as training.
         """
-        last = logged = saved = time.monotonic()
-        logged_step = self.step
+        last = logged = checkpoint = time.monotonic()
+        self.samples = 0
         while self.seconds < minutes * 60:
-            yield self.seconds / (minutes * 60)
+            yield self.seconds / 60
             self.step += 1
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
             if self.step % every == 0:
-                self.log(batch * (self.step - logged_step) / (now - logged))
-                logged, logged_step = now, self.step
-            if now - saved > checkpoint_minutes * 60:
+                self.log(self.samples / (now - logged))
+                logged, self.samples = now, 0
+            if now - checkpoint > checkpoint_minutes * 60:
                 self.save()
-                saved = last = logged = time.monotonic()
+                saved(self.seconds / 60)
+                checkpoint = last = time.monotonic()
+                logged += checkpoint - now
         self.save()
+        saved(self.seconds / 60)
 
-    def update(self, loss: torch.Tensor) -> None:
-        """One optimizer step. Raises UserError for a loss that is not finite: the last checkpoint stays."""
+    def update(self, loss: torch.Tensor, samples: int) -> None:
+        """One optimizer step on the mean loss of `samples` samples.
+
+        Raises UserError for a loss that is not finite: the last checkpoint stays.
+        """
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"the {self.name}'s loss is {loss.item()} at step {self.step}; the checkpoint of"
@@ -96,6 +109,7 @@ class Run:
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.losses.append(loss.item())
+        self.samples += samples
         with torch.no_grad():
             share = 1 - min(self.decay, (self.step + 1) / (self.step + 20))
             state = self.network.state_dict()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from noisette.errors import UserError
-from noisette.train.captions import captions_for
 from noisette.train.config import Config
+from noisette.train.examples import make_examples
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 GENDERS = {"2640", "2642"}
@@ -68,8 +68,9 @@ def labels(emojibase: Path, emojilib: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for entry in json.loads((emojibase / "package/en/data.json").read_text(encoding="utf-8")):
         found[plain(entry["hexcode"])] = {
-            "label": entry["label"],
+            "label": entry["label"].lower(),
             "tags": list(entry.get("tags", [])),
+            "group": entry.get("group"),
         }
     words = json.loads((emojilib / "package/dist/emoji-en-US.json").read_text(encoding="utf-8"))
     for text, keywords in words.items():
@@ -79,18 +80,20 @@ def labels(emojibase: Path, emojilib: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def on_white(path: Path, side: int) -> np.ndarray:
-    """A picture with alpha as uint8 [side, side, 3] on white."""
+def is_held_out(label: str, share: float) -> bool:
+    """Whether a concept is kept from all training, by its name alone: the same in every set and every run."""
+    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:4], "big") < share * 2**32
+
+
+def open_picture(path: Path, side: int) -> np.ndarray:
+    """A picture as uint8 [side, side, 4], red green blue alpha."""
     from PIL import Image
 
-    image = Image.open(path).convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image)
-    return np.asarray(white.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+    return np.asarray(Image.open(path).convert("RGBA").resize((side, side), Image.Resampling.LANCZOS))
 
 
 def prepare(folder: Path, config: Config) -> None:
-    """Writes pictures.npy [N, side, side, 3] and pictures.json (label, source, licence), unless they are there."""
+    """Writes pictures.npy [N, side, side, 4] and pictures.json (label, source, licence), unless they are there."""
     if (folder / "pictures.json").exists():
         return
     settings, packages = config["data"], config["packages"]
@@ -102,37 +105,38 @@ def prepare(folder: Path, config: Config) -> None:
         entry = known.get(plain(path.stem))
         if entry is None or (SKIN_TONES | GENDERS) & set(path.stem.split("-")):
             continue
-        if settings["labels"] and entry["label"].lower() not in settings["labels"]:
-            continue
-        pictures.append(on_white(path, settings["side"]))
+        pictures.append(open_picture(path, settings["side"]))
+        held_out = is_held_out(entry["label"], settings["held_out"])
         licence = {"source": f"{source['name']} {source['version']}", "licence": source["licence"]}
-        entries.append({"code": path.stem, **entry, **licence})
+        entries.append({"code": path.stem, **entry, "held_out": held_out, **licence})
     np.save(folder / "pictures.npy", np.stack(pictures))
     write_json(folder / "pictures.json", entries)
-    print(f"data: {len(entries)} pictures", flush=True)
+    print(f"data: {len(entries)} pictures, {sum(e['held_out'] for e in entries)} held out", flush=True)
+
+
+def read_pictures(folder: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """What is known of each picture, and the cut-outs uint8 [N, side, side, 4]."""
+    entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+    return entries, np.load(folder / "pictures.npy", mmap_mode="r")
 
 
 def prepare_text(folder: Path, config: Config) -> None:
-    """Draws the captions and computes their text states once: captions.json, caption_of.npy [N, K], text.npy."""
+    """The captions' text states, computed once: captions.json and text.npy [N, window, width]; text 0 is empty."""
     if (folder / "captions.json").exists():
         return
     from noisette.train.text import encode, load_text_encoder
 
-    settings = config["data"]
-    rng = np.random.default_rng(settings["seed"])
-    entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
-    drawn = [captions_for(entry["label"], entry["tags"], settings["captions"], rng) for entry in entries]
-    texts = ["", *sorted({caption for captions in drawn for caption in captions if caption})]
-    index = {text: i for i, text in enumerate(texts)}
-    np.save(folder / "caption_of.npy", np.array([[index[caption] for caption in captions] for captions in drawn]))
-    tokenizer, encoder = load_text_encoder(folder / "packages" / "minilm", settings["window"])
-    shape = (len(texts), settings["window"], encoder.config.hidden_size)
+    window = config["data"]["window"]
+    examples = make_examples(*read_pictures(folder), config["data"])
+    texts = ["", *sorted({text for example in examples for text in example.captions if text})]
+    tokenizer, encoder = load_text_encoder(folder / "packages" / "minilm", window)
+    shape = (len(texts), window, encoder.config.hidden_size)
     states = np.lib.format.open_memmap(folder / "text.npy", "w+", np.float16, shape)
     for first in range(0, len(texts), 64):
         states[first : first + 64] = encode(tokenizer, encoder, texts[first : first + 64]).numpy()
     states.flush()
     write_json(folder / "captions.json", texts)
-    print(f"data: {len(texts)} captions", flush=True)
+    print(f"data: {len(examples)} examples, {len(texts)} captions", flush=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,14 @@ from noisette.schedules import Table, make_table
 from noisette.train import autoencoder
 from noisette.train.checkpoint import Run
 from noisette.train.config import Config
+from noisette.train.data import read_pictures
+from noisette.train.examples import KINDS, draw, make_examples
 
 
 def build(config: Config, text_width: int = 384) -> UNet2DConditionModel:
-    """The UNet: text by cross-attention at every level and, pooled, through the time embedding."""
+    """The UNet: text by cross-attention at the lower levels and, pooled, through the time embedding."""
     settings = config["denoiser"]
-    levels = len(settings["channels"])
+    attention = settings["attention"]
     channels = config["autoencoder"]["latent_channels"]
     network = UNet2DConditionModel(
         sample_size=config["data"]["side"] // 2 ** (len(config["autoencoder"]["channels"]) - 1),
@@ -26,8 +30,8 @@ def build(config: Config, text_width: int = 384) -> UNet2DConditionModel:
         out_channels=channels,
         block_out_channels=settings["channels"],
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention],
+        up_block_types=["CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention)],
         cross_attention_dim=text_width,
         attention_head_dim=settings["heads"],
         resnet_time_scale_shift="scale_shift",
@@ -43,41 +47,39 @@ def table(config: Config) -> Table:
     return make_table("scaled_linear", scheduler["beta_start"], scheduler["beta_end"], 1000, True)
 
 
-@torch.inference_mode()
-def encode_pictures(folder: Path, config: Config) -> None:
-    """Writes latents.npy [2, N, C, h, w] (as they are, mirrored), whitened by channel, and whitening.npz."""
+def encode_examples(folder: Path, config: Config) -> None:
+    """Writes latents.npy [N, C, h, w] of all examples, whitened by channel, and whitening.npz."""
     if (folder / "latents.npy").exists():
         return
-    network = autoencoder.build(config)
-    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
-    network.eval()
-    pictures = np.load(folder / "pictures.npy")
-    both = []
-    for mirrored in (False, True):
-        batches = np.array_split(pictures[:, :, ::-1] if mirrored else pictures, -(-len(pictures) // 16))
-        encoded = [
-            autoencoder.encode(network, autoencoder.to_pixels(np.ascontiguousarray(b))).numpy() for b in batches
-        ]
-        both.append(np.concatenate(encoded))
-    latents = np.stack(both)
-    mean = latents.mean((0, 1, 3, 4))
-    deviation = latents.std((0, 1, 3, 4))
+    encode, _ = autoencoder.compiled(autoencoder.trained(folder, config))
+    entries, cut_outs = read_pictures(folder)
+    examples = make_examples(entries, cut_outs, config["data"])
+    encoded = []
+    for first in range(0, len(examples), 16):
+        batch = [draw(example, cut_outs[example.picture]) for example in examples[first : first + 16]]
+        encoded.append(encode(np.stack(batch)))
+    latents = np.concatenate(encoded)
+    mean = latents.mean((0, 2, 3))
+    deviation = latents.std((0, 2, 3))
     np.savez(folder / "whitening.npz", mean=mean, deviation=deviation)
     white = (latents - mean[:, None, None]) / deviation[:, None, None]
     part = folder / "latents.part.npy"
     np.save(part, white.astype(np.float16))
     part.replace(folder / "latents.npy")
-    print(f"denoiser: {len(pictures)} pictures encoded", flush=True)
+    print(f"denoiser: {len(examples)} pictures encoded", flush=True)
 
 
-def train(folder: Path, config: Config) -> None:
-    """Trains for the configured minutes, from the last checkpoint if there is one."""
-    encode_pictures(folder, config)
+def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
+    """Trains for the configured minutes, from the last checkpoint if there is one; `saved` as in Run.steps."""
+    encode_examples(folder, config)
     settings, log = config["denoiser"], config["log"]
     torch.manual_seed(config["data"]["seed"])
+    examples = make_examples(*read_pictures(folder), config["data"])
     latents = np.load(folder / "latents.npy")
     states = np.load(folder / "text.npy", mmap_mode="r")
-    caption_of = np.load(folder / "caption_of.npy")
+    texts = {text: i for i, text in enumerate(json.loads((folder / "captions.json").read_text(encoding="utf-8")))}
+    captions = [[texts[text] for text in example.captions] for example in examples]
+    rows_of = {kind: [i for i, example in enumerate(examples) if example.kind == kind] for kind in KINDS}
     network = build(config, states.shape[-1])
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -86,17 +88,18 @@ def train(folder: Path, config: Config) -> None:
     run.resume()
     levels = table(config)
     alphas, sigmas = (torch.from_numpy(values.astype(np.float32)) for values in (levels.alphas, levels.sigmas))
-    batch = settings["batch"]
-    for _ in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"], batch):
+    for minutes in run.steps(settings["minutes"], log["checkpoint_minutes"], log["every"], saved):
+        warm, cold = (run.step + 1) / settings["warm_up"], (settings["minutes"] - minutes) / settings["cool_down"]
         for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * min(1, (run.step + 1) / settings["warm_up"])
-        rows = run.rng.integers(0, latents.shape[1], batch)
-        x0 = torch.from_numpy(latents[run.rng.integers(0, 2, batch), rows].astype(np.float32))
-        texts = caption_of[rows, run.rng.integers(0, caption_of.shape[1], batch)]
-        texts[run.rng.random(batch) < settings["empty"]] = 0  # text 0 is the empty one
-        context = torch.from_numpy(states[texts].astype(np.float32))
-        timesteps = logit_normal(run.rng, batch, settings["timestep_mean"], settings["timestep_deviation"])
-        run.update(v_loss(network, x0, context, timesteps, alphas, sigmas))
+            group["lr"] = settings["learning_rate"] * min(1, warm, cold)
+        kinds = run.rng.choice(KINDS, settings["batch"], p=[settings["shares"][kind] for kind in KINDS])
+        rows = [run.rng.choice(rows_of[kind]) for kind in kinds]
+        x0 = torch.from_numpy(latents[rows].astype(np.float32))
+        said = np.array([run.rng.choice(captions[row]) for row in rows])
+        said[run.rng.random(len(rows)) < settings["empty"]] = 0  # text 0 is the empty one
+        context = torch.from_numpy(states[said].astype(np.float32))
+        timesteps = logit_normal(run.rng, len(rows), settings["timestep_mean"], settings["timestep_deviation"])
+        run.update(v_loss(network, x0, context, timesteps, alphas, sigmas), len(rows))
 
 
 def logit_normal(rng: np.random.Generator, count: int, mean: float, deviation: float) -> torch.Tensor:

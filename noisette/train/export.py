@@ -40,8 +40,7 @@ def export(folder: Path, config: Config, target: Path) -> None:
     """Writes the diffusers folder `target` from the checkpoints in `folder`, replacing what was there."""
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    vae = autoencoder.build(config)
-    vae.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
+    vae = autoencoder.trained(folder, config)
     stored = np.load(folder / "whitening.npz")
     whiten(vae, torch.from_numpy(stored["mean"]), torch.from_numpy(stored["deviation"]))
     unet = denoiser.build(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -11,8 +12,23 @@ from noisette.generate import generate
 from noisette.plan import plan
 from noisette.recipe import Recipe
 from noisette.train.config import Config
+from noisette.train.export import export
 
 COLUMNS = 8
+
+
+def while_training(folder: Path, config: Config) -> Callable[[float], None]:
+    """What to call after each checkpoint of the denoiser: every `sheet_minutes` it draws sheet-MINUTES.png."""
+    last = 0.0
+
+    def saved(minutes: float) -> None:
+        nonlocal last
+        if minutes - last >= config["log"]["sheet_minutes"]:
+            last = minutes
+            export(folder, config, folder / "preview")
+            draw(folder / "preview", config, folder / f"sheet-{minutes:.0f}.png")
+
+    return saved
 
 
 def draw(model: Path, config: Config, target: Path) -> None:

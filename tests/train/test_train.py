@@ -15,8 +15,7 @@ from PIL import Image
 
 from noisette.cli import run
 from noisette.errors import UserError
-from noisette.train import autoencoder, data, denoiser
-from noisette.train.captions import captions_for
+from noisette.train import autoencoder, captions, compose, data, denoiser, examples, upscale, vectors
 from noisette.train.checkpoint import Run
 from noisette.train.config import read_config
 
@@ -25,8 +24,11 @@ def tiny() -> dict[str, dict[str, Any]]:
     """The shipped configuration at a size for tests."""
     config = read_config(None)
     config["data"] |= {"side": 32}
-    config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4, "batch": 2, "held_out": 2}
-    config["denoiser"] |= {"channels": [32, 32], "heads": [2, 2], "batch": 4}
+    config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4}
+    config["autoencoder"] |= {"sides": [16, 32], "minutes": [0.01, 0.01], "batch": [4, 2]}
+    config["denoiser"] |= {"channels": [32, 32], "attention": [False, True], "heads": [2, 2], "batch": 4}
+    config["denoiser"] |= {"minutes": 0.02}
+    config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
     return config
 
@@ -36,7 +38,7 @@ def tiny() -> dict[str, dict[str, Any]]:
     [
         ("[autoencoder]\nbacth = 3", "did you mean 'batch'"),
         ("[autoencodr]\nbatch = 3", "did you mean 'autoencoder'"),
-        ("[autoencoder]\nbatch = 'x'", "not of type int"),
+        ("[denoiser]\nbatch = 'x'", "not of type int"),
         ("[autoencoder", "not TOML"),
     ],
 )
@@ -52,11 +54,57 @@ def test_missing_configuration(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_captions_name_the_thing_or_its_tags() -> None:
-    captions = captions_for("Alien", ["creature", "ufo"], 200, np.random.default_rng(0))
-    assert captions[0] == "alien"
-    assert "an alien on a white background" in captions
-    assert all(any(word in caption for word in ("alien", "creature", "ufo")) for caption in captions)
-    assert captions == captions_for("Alien", ["creature", "ufo"], 200, np.random.default_rng(0))
+    said = captions.captions_for("alien", ["creature", "ufo"], "green", 200, np.random.default_rng(0))
+    assert said[0] == "alien"
+    assert {"an alien on a white background", "a green alien"} < set(said)
+    assert all(any(word in caption for word in ("alien", "creature", "ufo")) for caption in said)
+    assert said == captions.captions_for("alien", ["creature", "ufo"], "green", 200, np.random.default_rng(0))
+
+
+def test_captions_of_colours_and_grounds() -> None:
+    rng = np.random.default_rng(0)
+    assert "an orange apple" in captions.recoloured("red apple", "orange", 50, rng)
+    grounds = captions.on_ground("glasses", ["eye"], "orange", 50, rng)
+    assert {"glasses on an orange background", "glasses, orange background"} < set(grounds)
+
+
+def disc(colour: tuple[int, int, int], side: int = 32) -> np.ndarray:
+    """A cut-out: a disc of one colour."""
+    rows, columns = np.ogrid[:side, :side]
+    inside = (rows - side / 2) ** 2 + (columns - side / 2) ** 2 < (side / 3) ** 2
+    return np.where(inside[..., None], np.array([*colour, 255]), 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("wanted", compose.HUES)
+def test_recolouring_turns_the_dominant_hue_and_keeps_the_shape(wanted: str) -> None:
+    red = disc((220, 30, 30))
+    turned = compose.recolour(red, compose.dominant_hue(red) or 0.0, wanted)
+    hue = compose.dominant_hue(turned)
+    assert hue is not None
+    assert examples.nearest_colour(hue) == wanted
+    assert (turned[..., 3] == red[..., 3]).all()
+
+
+def test_grey_has_no_hue() -> None:
+    assert compose.dominant_hue(disc((120, 122, 121))) is None
+
+
+def test_examples_are_the_same_each_time_and_leave_out_what_is_held_out() -> None:
+    entries, cut_outs = toy_pictures()
+    settings = read_config(None)["data"]
+    made = examples.make_examples(entries, cut_outs, settings)
+    assert made == examples.make_examples(entries, cut_outs, settings)
+    assert {example.picture for example in made} == {0, 1, 3}  # 2 is held out
+    assert [example.kind for example in made if example.picture == 3].count("recoloured") == 0  # it is grey
+    drawn = [examples.draw(example, cut_outs[example.picture]) for example in made]
+    assert all((picture[0, 0] == 255).all() == (e.kind != "ground") for e, picture in zip(made, drawn, strict=True))
+
+
+def toy_pictures() -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Four discs: two coloured, a held-out one, a grey one."""
+    colours = [(220, 30, 30), (40, 90, 220), (40, 200, 60), (120, 120, 120)]
+    entries = [{"label": f"disc{i}", "tags": ["round"], "group": 3, "held_out": i == 2} for i in range(len(colours))]
+    return entries, np.stack([disc(colour) for colour in colours])
 
 
 def fake_pack(archive: bytes) -> Any:
@@ -82,9 +130,37 @@ def test_a_fetch_that_fails_is_one_line(tmp_path: Path) -> None:
         data.fetch(tmp_path, "thing", package)
 
 
-def test_pictures_are_laid_on_white(tmp_path: Path) -> None:
+def test_what_is_clear_shows_the_ground(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (data.on_white(tmp_path / "clear.png", 4) == 255).all()
+    assert (compose.on_white(data.open_picture(tmp_path / "clear.png", 4)) == 255).all()
+
+
+def vector_package(folder: Path, colour: str) -> None:
+    """An unpacked iconify package of three icons, one of them a flag."""
+    body = f'<circle cx="8" cy="8" r="6" fill="{colour}"/>'
+    icons = {name: {"body": body} for name in ("disc", "circle", "flag-x")}
+    (folder / "package").mkdir(parents=True)
+    data.write_json(folder / "package" / "icons.json", {"icons": icons, "width": 16, "height": 16})
+
+
+def test_vector_pictures_are_rendered_at_any_size_without_flags(tmp_path: Path) -> None:
+    vector_package(tmp_path, "red")
+    assert vectors.names(tmp_path) == ["circle", "disc"]
+    (drawn,) = vectors.render(tmp_path, ["disc"], 48)
+    assert drawn.shape == (48, 48, 4)
+    assert tuple(drawn[24, 24]) == (255, 0, 0, 255)
+    assert drawn[0, 0, 3] == 0
+
+
+def test_patches_of_both_sizes_show_the_same() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    large = np.broadcast_to(ramp[None, :, None], (1, 64, 64, 3)).copy()
+    small = np.stack([upscale.halve(large[0])[None]] * 2)
+    for _ in range(20):
+        settings = {"patch": 16, "shaded": 0.0}
+        given, wanted = upscale.draw(large, small, large, settings, rng)
+        assert np.abs(upscale.halve(wanted).astype(int) - given).max() <= 1
 
 
 def losses(folder: Path, config: dict[str, dict[str, Any]], steps: int) -> list[float]:
@@ -94,12 +170,12 @@ def losses(folder: Path, config: dict[str, dict[str, Any]], steps: int) -> list[
     training = Run(folder, "toy", network, torch.optim.AdamW(network.parameters(), lr=0.01), ema=0.9)
     training.resume()
     seen = []
-    for _ in training.steps(minutes=9.0, checkpoint_minutes=9.0, every=1000, batch=1):
+    for _ in training.steps(minutes=9.0, checkpoint_minutes=9.0, every=1000):
         if training.step == steps:
             break
         x = torch.from_numpy(training.rng.normal(size=(8, 4)).astype(np.float32)) + torch.randn(8, 4)
         loss = (network(x) - x.flip(1)).square().mean()
-        training.update(loss)
+        training.update(loss, 8)
         seen.append(loss.item())
         if training.step == 4:  # the state after the fifth step, as a kill right after a checkpoint leaves it
             training.step += 1
@@ -121,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     training.save()
     before = training.path.read_bytes()
     with pytest.raises(UserError, match="loss is nan"):
-        training.update(network(torch.full((1, 2), float("nan"))).mean())
+        training.update(network(torch.full((1, 2), float("nan"))).mean(), 1)
     assert training.path.read_bytes() == before
 
 
@@ -147,13 +223,21 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     from tests.tiny import BERT_WORDS, bert_tokenizer
 
     config = tiny()
-    config["autoencoder"]["minutes"] = config["denoiser"]["minutes"] = 0.02
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "pictures.npy", rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
-    np.save(tmp_path / "caption_of.npy", np.array([[1, 2], [2, 1], [1, 1], [2, 2]]))
-    np.save(tmp_path / "text.npy", rng.normal(size=(3, 8, 384)).astype(np.float16))
+    entries, cut_outs = toy_pictures()
+    np.save(tmp_path / "pictures.npy", cut_outs)
+    data.write_json(tmp_path / "pictures.json", entries)
+    made = examples.make_examples(entries, cut_outs, config["data"])
+    texts = ["", *sorted({text for example in made for text in example.captions})]
+    data.write_json(tmp_path / "captions.json", texts)
+    states = np.random.default_rng(0).normal(size=(len(texts), 8, 384)).astype(np.float16)
+    np.save(tmp_path / "text.npy", states)
     autoencoder.train(tmp_path, config)
-    denoiser.train(tmp_path, config)
+    config["autoencoder"]["minutes"][1] += 0.005
+    autoencoder.train(tmp_path, config)  # resumes
+    autoencoder.train(tmp_path, config)
+    checkpoints: list[float] = []
+    denoiser.train(tmp_path, config, checkpoints.append)
+    assert checkpoints[-1] >= config["denoiser"]["minutes"]
     log = [json.loads(line) for line in (tmp_path / "denoiser.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {"step", "seconds", "loss", "samples_a_second"} == set(log[0])
 
@@ -165,6 +249,10 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     bert_tokenizer().save_pretrained(package)
     (package / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n", encoding="utf-8")
     (package / "special_tokens_map.json").write_text("{}", encoding="utf-8")
+    vector_package(tmp_path / "packages" / "noto", "red")
+    vector_package(tmp_path / "packages" / "fluent-flat", "blue")
+    upscale.train(tmp_path, config)
+    upscale.export(tmp_path, config, tmp_path / "model-upscale")
     export.export(tmp_path, config, tmp_path / "model")
 
     from diffusers import StableDiffusionPipeline
@@ -174,6 +262,7 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     (picture,) = pipeline("a red cat", num_inference_steps=2, height=32, width=32).images
     assert picture.size == (32, 32)
     latents = np.load(tmp_path / "latents.npy").astype(np.float32)
-    encoded = pipeline.vae.encode(autoencoder.to_pixels(np.load(tmp_path / "pictures.npy"))).latent_dist
-    assert float(encoded.std.max()) < 1e-6
-    np.testing.assert_allclose(encoded.mean.detach().numpy(), latents[0], atol=0.02)
+    drawn = np.stack([examples.draw(example, cut_outs[example.picture]) for example in made])
+    encoded = pipeline.vae.encode(autoencoder.to_pixels(drawn)).latent_dist
+    assert float(encoded.std.detach().max()) < 1e-6
+    np.testing.assert_allclose(encoded.mean.detach().numpy(), latents, atol=0.02)

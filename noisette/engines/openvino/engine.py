@@ -92,7 +92,9 @@ class OpenVINONetworks:
         mask = np.ones_like(ids) if attention_mask is None else attention_mask
         return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
 
-    def denoise(self, sample: Array, timestep: float, context: Array, reuse: bool = False) -> Array:
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+    ) -> Array:
         """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w].
 
         With `reuse` the deep features of the last call without it stand in for this call's, batch and size alike.

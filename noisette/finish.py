@@ -1,0 +1,115 @@
+"""The last pixels: from what the model composed on its canvases to the picture that is written.
+
+Here, and only here, a painted pixel meets a kept one. Each window (see `windows`) is finished by itself; what
+the mask keeps is never touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from noisette import blending, pixels, seams
+from noisette.blending import Bools, Floats
+from noisette.reading import Picture, Pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from noisette.engines import Array
+    from noisette.plan import Plan
+    from noisette.sizes import Size, Window
+
+SEAM = 4  # radius, in pixels of the canvas, of the soft rim that a mask gets unless what it keeps is kept exactly
+WIDEST = 16  # of that rim's radius, in pixels of the picture
+
+
+def base_of(plan: Plan, window: Window) -> Picture:
+    """The base in a window, at the picture's own size."""
+    assert plan.base is not None
+    return replace(plan.base, data=plan.base.data[window.place])
+
+
+def on_canvas(plan: Plan, window: Window) -> tuple[Array, Array]:
+    """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W], 0 to 1, of a window at its canvas' size.
+
+    Within the model's reach they are padded by reflection; a window that is scaled is brought to the canvas, and
+    a pixel of the mask is white there when any of what it stands for is.
+    """
+    if plan.base is None:
+        return np.zeros((0, 3, 0, 0), np.float32), np.zeros((0, 1, 0, 0), np.float32)
+    width, height, scaled = window.size.canvas_width, window.size.canvas_height, window.size.hires
+    base = base_of(plan, window)
+    if scaled:
+        base = pixels.fit(base, width, height, "stretch")
+    else:
+        base = replace(base, data=pixels.pad_to(base.data, width, height))
+    if plan.mask is None:
+        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
+    bring = pixels.shrink_mask if scaled else pixels.pad_to
+    return pixels.to_model(base), bring(plan.mask.strength[window.place], width, height)[None, None]
+
+
+def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]]:
+    """The pixels [3, H, W] of each window's canvas to the picture that is written, and what is to be said of it."""
+    if plan.base is None:
+        return Picture(off_canvas(images[0], plan.size, "crop")), {}
+    if plan.mask is None:
+        return Picture(off_canvas(images[0], plan.size, "stretch"), info=plan.base.info), {}
+    data = plan.base.data.copy()
+    shifts, steps = [], []
+    for window, image in zip(plan.windows, images, strict=True):
+        painted = off_canvas(image, window.size, "stretch").astype(np.float32)
+        base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
+        shift = color_shift(plan, window, base, painted)
+        result = edited(plan, window, base, painted + shift)
+        data[window.place] = result.data
+        shifts.append([round(float(value), 1) for value in shift])
+        steps.append(seam(plan, base, painted, result, repaint))
+    facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
+    return replace(plan.base, data=data), facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
+
+
+def off_canvas(image: Array, size: Size, how: str) -> Pixels:
+    """uint8 [H, W, 3] at the written size: the canvas brought there, or cut from it where it was padded."""
+    painted = pixels.from_model(image)
+    if not size.hires:
+        return painted[: size.height, : size.width]
+    return pixels.fit(Picture(painted), size.width, size.height, how).data
+
+
+def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> Floats:
+    """What the model got wrong in the colours just outside the mask of a window, [3]; nothing if not asked for."""
+    assert plan.mask is not None
+    if not plan.recipe.color_match:
+        return np.zeros(3, np.float32)
+    cell = plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
+    return blending.color_shift(pixels.shown(base), painted, plan.mask.repaint[window.place], cell)
+
+
+def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
+    """One window of the base with [H, W, 3] in about 0..255 painted into what the mask leaves open."""
+    assert plan.mask is not None
+    repaint = plan.mask.repaint[window.place]
+    if plan.recipe.blend == "poisson":
+        painted = blending.poisson(pixels.shown(base), painted, repaint)
+    if plan.exact:
+        weight = blending.feathered(repaint, plan.recipe.feather or 0)
+        weight *= blending.showing(plan.mask.strength[window.place])
+        touched = repaint
+    else:
+        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
+        touched = weight > 0
+    return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
+
+
+def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
+    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
+    untouched = pixels.shown(base)
+    pasted = np.where(repaint[..., None], painted, untouched)
+    pictures = {"untouched": untouched, "pasted": pasted, "written": pixels.shown(result)}
+    if plan.recipe.outpaint is not None:
+        del pictures["untouched"]  # there was nothing beyond the edge
+    return {name: seams.steps_across(picture, repaint) for name, picture in pictures.items()}

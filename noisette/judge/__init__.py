@@ -1,0 +1,155 @@
+"""`noisette train evaluate`: what a trained model can do, measured by an eye of its own.
+
+features.py       an ImageNet classifier that no training loss has seen
+measures.py       hue, ground, things, distances
+drawing.py        the pictures that are judged, each drawn once and kept
+paraphrases.toml  what is asked in other words, and things.toml: in colours, on grounds, in pairs
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomllib
+
+from noisette.judge import measures
+from noisette.judge.drawing import Artist, compositions, inpaintings
+from noisette.judge.features import features_of, load_judge
+
+HERE = Path(__file__).parent
+GUIDANCE = 3.0
+LABELS, MEMORY, COMPOSITIONS = 300, 200, 100
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
+STEPS = (5, 10, 15, 25, 50)
+SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
+
+
+def evaluate(model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Judges the exported model against the data in `folder`; prints each measure and writes evaluation.json.
+
+    `package` holds the classifier. Pictures are kept below `folder`/evaluation and not drawn again while the
+    model stays the same, so what was stopped goes on.
+    """
+    case = Case(model, folder, package, settings)
+    found: dict[str, Any] = {}
+    for measure in (
+        case.labels,
+        case.paraphrases,
+        case.colours,
+        case.grounds,
+        case.pairs,
+        case.inpainting,
+        case.samplers,
+    ):
+        for name, value in measure():
+            found[name] = value
+            print(f"{name}: {value}", flush=True)
+            (folder / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def on_white(cut_out: np.ndarray) -> np.ndarray:
+    """A cut-out uint8 [H, W, 4] on white."""
+    alpha = cut_out[..., 3:].astype(np.float32) / 255
+    return np.rint(alpha * cut_out[..., :3] + (1 - alpha) * 255).astype(np.uint8)
+
+
+class Case:
+    """What is known of the data, and who draws and who looks."""
+
+    def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> None:
+        self.entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+        self.cut_outs = np.load(folder / "pictures.npy", mmap_mode="r")
+        numbered = [(i, entry) for i, entry in enumerate(self.entries) if entry["group"] in settings["groups"]]
+        taught = [i for i, entry in numbered if not entry["held_out"]]
+        self.held_out = [i for i, entry in numbered if entry["held_out"]]
+        self.artist = Artist(model, settings["side"], GUIDANCE, folder / "evaluation")
+        self.judge = load_judge(package)
+        self.known = [on_white(self.cut_outs[i]) for i in taught]
+        self.known_labels = np.array([self.entries[i]["label"] for i in taught])
+        self.known_features = features_of(self.judge, self.known)
+
+    def nearest_labels(self, pictures: list[np.ndarray], count: int = 5) -> np.ndarray:
+        """The labels of the nearest training pictures: str [N, count]."""
+        return self.known_labels[measures.ranked(features_of(self.judge, pictures), self.known_features)[:, :count]]
+
+    def labels(self) -> Iterator[tuple[str, Any]]:
+        """Training labels, one seed each: is the nearest training picture that label's? Is it the same picture?"""
+        chosen = np.random.default_rng(0).permutation(len(self.known))[:LABELS]
+        wanted = self.known_labels[chosen]
+        drawn = [self.artist.draw(label, seed) for seed, label in enumerate(wanted)]
+        near = self.nearest_labels(drawn)
+        yield "labels: nearest", share(near[:, 0] == wanted)
+        yield "labels: among the nearest 5", share((near == wanted[:, None]).any(1))
+        yield "memorized", round(measures.memorized(drawn[:MEMORY], self.known), 3)
+
+    def paraphrases(self) -> Iterator[tuple[str, Any]]:
+        """Texts that stand in no caption."""
+        asked = tomllib.loads((HERE / "paraphrases.toml").read_text(encoding="utf-8"))
+        near = self.nearest_labels([self.artist.draw(text, seed) for seed, text in enumerate(asked)])
+        yield (
+            "paraphrases: among the nearest 5",
+            share([bool(set(row) & set(labels)) for row, labels in zip(near, asked.values(), strict=True)]),
+        )
+
+    def colours(self) -> Iterator[tuple[str, Any]]:
+        """ "a red car": is red the hue that dominates?"""
+        things = read_things()["colour"]
+        asked = [(colour, thing) for thing in things for colour in COLOURS]
+        drawn = [self.artist.draw(f"{a(colour)} {colour} {thing}", i) for i, (colour, thing) in enumerate(asked)]
+        right = [measures.hue_name(p) == colour for p, (colour, _) in zip(drawn, asked, strict=True)]
+        yield "colour words", share(right)
+
+    def grounds(self) -> Iterator[tuple[str, Any]]:
+        """ "on a blue background", and white where nothing is said."""
+        asked = [(g, t) for t in read_things()["ground"] for g in measures.GROUNDS if g != "white"]
+        texts = [f"{a(thing)} {thing} on {a(ground)} {ground} background" for ground, thing in asked]
+        drawn = [self.artist.draw(text, i) for i, text in enumerate(texts)]
+        right = [measures.ground_name(p) == ground for p, (ground, _) in zip(drawn, asked, strict=True)]
+        yield "backgrounds", share(right)
+        plain = [self.artist.draw(f"{a(thing)} {thing}", i) for i, thing in enumerate(read_things()["ground"])]
+        yield "white where nothing is said", share([measures.ground_name(picture) == "white" for picture in plain])
+
+    def pairs(self) -> Iterator[tuple[str, Any]]:
+        """Two things: is each among the nearest 5 of some cut-out?"""
+        both = []
+        for seed, (text, *words) in enumerate(read_things()["pairs"]):
+            near = self.nearest_labels(measures.things(self.artist.draw(text, seed)))
+            both.append(all(any(w in label for w in word.split("|") for label in near.ravel()) for word in words))
+        yield "two things", share(both)
+
+    def inpainting(self) -> Iterator[tuple[str, Any]]:
+        """A masked quarter of pictures of held-out concepts: the error, beside Telea's and the mean colour's."""
+        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS)
+        for name, value in inpaintings(self.artist, truths).items():
+            yield f"inpainting, rms error: {name}", value
+
+    def samplers(self) -> Iterator[tuple[str, Any]]:
+        """The distance of held-out labels' drawings to their pictures, by sampler and steps."""
+        labels = [self.entries[i]["label"] for i in self.held_out]
+        truth = features_of(self.judge, [on_white(self.cut_outs[i]) for i in self.held_out])
+        for sampler in SAMPLERS:
+            for steps in STEPS:
+                drawn = [self.artist.draw(text, seed, sampler, steps) for seed, text in enumerate(labels)]
+                seen = features_of(self.judge, drawn)
+                both = measures.kernel_distance(seen, truth), measures.frechet_distance(seen, truth)
+                yield f"{sampler}, {steps} steps: KID, FID", [round(1000 * both[0], 2), round(both[1], 4)]
+
+
+def read_things() -> dict[str, Any]:
+    """things.toml."""
+    return tomllib.loads((HERE / "things.toml").read_text(encoding="utf-8"))
+
+
+def a(noun: str) -> str:
+    """'a' or 'an'."""
+    return "an" if noun[0] in "aeiou" else "a"
+
+
+def share(right: Any) -> float:
+    """The share of what is true."""
+    return round(float(np.mean(right)), 3)

@@ -1,0 +1,92 @@
+"""The pictures that are judged: drawn one by one by the bench itself, kept as files, never drawn twice."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from noisette import engines
+from noisette.generate import generate
+from noisette.plan import plan
+from noisette.recipe import Recipe
+
+STEPS = 25
+
+
+class Artist:
+    """Draws with one model at `side` pixels and keeps each picture below `folder`, apart for other weights."""
+
+    def __init__(self, model: Path, side: int, guidance_scale: float, folder: Path) -> None:
+        weights = hashlib.sha256((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
+        self.settings: dict[str, Any] = {"model": str(model), "guidance_scale": guidance_scale}
+        self.size = {"img_w": side, "img_h": side}
+        self.folder = folder / weights.hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.networks: Any = None
+
+    def draw(self, prompt: str, seed: int, sampler: str = "euler", steps: int = STEPS) -> np.ndarray:
+        """A picture uint8 [side, side, 3]."""
+        return self.make(
+            {"prompt": prompt, "seed": str(seed), "sampler": sampler, "num_inference_steps": steps} | self.size
+        )
+
+    def make(self, fields: dict[str, Any]) -> np.ndarray:
+        """The picture of a recipe uint8 [H, W, 3]."""
+        fields = self.settings | fields
+        path = self.folder / f"{hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]}.png"
+        if not path.exists():
+            planned = plan(Recipe(**fields))
+            self.networks = self.networks or engines.load(planned)
+            (result,) = generate(planned, self.networks)
+            part = path.with_suffix(".part")
+            result.picture.to_pil().save(part, "PNG")
+            part.replace(path)
+        return np.asarray(Image.open(path).convert("RGB"))
+
+
+def compositions(
+    entries: list[dict[str, Any]], cut_outs: np.ndarray, rows: list[int], count: int
+) -> list[tuple[str, np.ndarray]]:
+    """Pictures uint8 [side, side, 3] of two things side by side on an even ground, and what they show."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        one, other = rng.choice(rows, 2, replace=False)
+        side = cut_outs.shape[1]
+        canvas = Image.new("RGB", (side, side), tuple(int(value) for value in rng.integers(120, 256, 3)))
+        for place, row in enumerate((one, other)):
+            thing = Image.fromarray(cut_outs[row]).resize((side // 2, side // 2), Image.Resampling.LANCZOS)
+            canvas.paste(thing, (place * side // 2, side // 4), thing)
+        made.append((f"{entries[one]['label']} and {entries[other]['label']}", np.asarray(canvas)))
+    return made
+
+
+def inpaintings(artist: Artist, truths: list[tuple[str, np.ndarray]]) -> dict[str, float]:
+    """A quarter of each picture filled in three ways: the root mean squared error there, of 255."""
+    import cv2
+
+    rng = np.random.default_rng(1)
+    squares: dict[str, list[float]] = {"noisette": [], "Telea": [], "mean colour": []}
+    for seed, (text, truth) in enumerate(truths):
+        half = truth.shape[0] // 2
+        top, left = rng.integers(0, half + 1, 2)
+        mask = np.zeros(truth.shape[:2], np.uint8)
+        mask[top : top + half, left : left + half] = 255
+        holed = np.where(mask[..., None] > 0, 127, truth).astype(np.uint8)
+        base_path, mask_path = artist.folder / f"base-{seed}.png", artist.folder / f"mask-{seed}.png"
+        Image.fromarray(holed).save(base_path)
+        Image.fromarray(mask).save(mask_path)
+        edit = {"base_img": str(base_path), "mask_img": str(mask_path), "strict_mask": True, "strength": 1.0}
+        hole = mask > 0
+        filled = {
+            "noisette": artist.make({"prompt": text, "seed": str(seed), "num_inference_steps": STEPS, **edit}),
+            "Telea": cv2.inpaint(holed, mask, 5, cv2.INPAINT_TELEA),
+            "mean colour": np.broadcast_to(truth[~hole].mean(0), truth.shape),
+        }
+        for name, picture in filled.items():
+            squares[name].append(float(((picture[hole].astype(np.float64) - truth[hole]) ** 2).mean()))
+    return {name: round(float(np.sqrt(np.mean(values))), 2) for name, values in squares.items()}

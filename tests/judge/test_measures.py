@@ -1,0 +1,108 @@
+"""The judge: hues, grounds, things, distances, each on pictures with a known answer; what is asked is well formed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomllib
+import torch
+
+from noisette import judge
+from noisette.judge import drawing, features, measures
+from noisette.train import captions
+from noisette.train.config import read_config
+
+
+def picture(
+    ground: tuple[int, int, int] = (255, 255, 255), *discs: tuple[int, int, tuple[int, int, int]]
+) -> np.ndarray:
+    """128x128 with discs (row, column, colour) of radius 20."""
+    drawn = np.broadcast_to(np.array(ground, np.uint8), (128, 128, 3)).copy()
+    rows, columns = np.ogrid[:128, :128]
+    for row, column, colour in discs:
+        drawn[(rows - row) ** 2 + (columns - column) ** 2 < 400] = colour
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("colour", "name"),
+    [
+        ((220, 40, 40), "red"),
+        ((245, 140, 30), "orange"),
+        ((250, 215, 60), "yellow"),
+        ((50, 170, 60), "green"),
+        ((50, 110, 220), "blue"),
+        ((150, 70, 210), "purple"),
+        ((120, 120, 120), ""),
+    ],
+)
+def test_the_dominant_hue(colour: tuple[int, int, int], name: str) -> None:
+    assert measures.hue_name(picture((255, 255, 255), (60, 60, colour))) == name
+
+
+def test_the_hue_of_nothing() -> None:
+    assert measures.hue_name(picture()) == ""
+
+
+@pytest.mark.parametrize("name", measures.GROUNDS)
+def test_the_ground(name: str) -> None:
+    assert measures.ground_name(picture(measures.GROUNDS[name], (60, 60, (255, 0, 255)))) == name
+
+
+def test_two_things_are_two_and_one_is_halved() -> None:
+    red, blue = (220, 40, 40), (50, 110, 220)
+    two = measures.things(picture((255, 255, 255), (30, 30, red), (90, 90, blue)))
+    assert sorted(measures.hue_name(thing) for thing in two) == ["blue", "red"]
+    assert len(measures.things(picture((255, 255, 255), (60, 60, red)))) == 4
+
+
+def test_memorized_sees_copies_and_mirror_images_only() -> None:
+    known = [picture((255, 255, 255), (30, 40, (220, 40, 40)))]
+    copies = [known[0], known[0][:, ::-1]]
+    assert measures.memorized(copies, known) == 1.0
+    assert measures.memorized([picture((255, 255, 255), (90, 90, (50, 110, 220)))], known) == 0.0
+
+
+def test_distances_are_nought_for_the_same_and_grow() -> None:
+    rng = np.random.default_rng(0)
+    one, same, far = rng.normal(size=(400, 8)), rng.normal(size=(400, 8)), rng.normal(size=(400, 8)) + 1
+    assert measures.frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+    assert measures.frechet_distance(one, far) == pytest.approx(8, rel=0.15)  # |mean difference|^2 in 8 dimensions
+    assert abs(measures.kernel_distance(one, same)) < 5
+    assert measures.kernel_distance(one, far) > 20
+
+
+def test_ranked_puts_the_same_first() -> None:
+    known = np.eye(5, dtype=np.float32)
+    assert (measures.ranked(known[[3, 1]], known)[:, 0] == [3, 1]).all()
+
+
+def test_the_classifier_halves_five_times() -> None:
+    network = features.EfficientNetLite0().eval()
+    assert sum(value.numel() for value in network.parameters()) == 4_652_008  # as published: 4.7 M
+    with torch.inference_mode():
+        assert network.features(torch.zeros(1, 3, 224, 224)).shape == (1, 1280)
+
+
+def test_compositions_show_two_held_out_things() -> None:
+    cut_outs = np.zeros((3, 32, 32, 4), np.uint8)
+    cut_outs[:, 8:24, 8:24] = (255, 0, 0, 255)
+    made = drawing.compositions([{"label": name} for name in "abc"], cut_outs, [0, 2], 4)
+    assert {frozenset(text.split(" and ")) for text, _ in made} == {frozenset("ac")}
+    assert all(shown.shape == (32, 32, 3) for _, shown in made)
+
+
+def test_what_is_asked_is_whole() -> None:
+    folder = Path(judge.__file__).parent
+    asked = tomllib.loads((folder / "paraphrases.toml").read_text(encoding="utf-8"))
+    things = tomllib.loads((folder / "things.toml").read_text(encoding="utf-8"))
+    assert len(asked) == 150
+    assert all(labels and text not in labels for text, labels in asked.items())
+    assert len(things["colour"]) == 20
+    assert len(things["pairs"]) == 50
+    assert all(len(pair) == 3 for pair in things["pairs"])
+    assert set(judge.COLOURS) == set(measures.HUES)
+    assert "efficientnet" in read_config(None)["packages"]
+    assert captions.named("apple") == f"{judge.a('apple')} apple"
