@@ -301,7 +301,7 @@ def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
         if recipe.step_cache > 1 and getattr(recipe, name):
             raise UserError(f"--step_cache {recipe.step_cache} does not go with --{name} {getattr(recipe, name)}")
     if recipe.step_cache > 1 and recipe.moving:
-        raise UserError(f"--step_cache {recipe.step_cache} is for pictures: a clip's windows share no features")
+        raise UserError(f"--step_cache {recipe.step_cache} does not go with clips: it is for pictures")
 
 
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:

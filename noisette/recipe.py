@@ -110,7 +110,11 @@ class Recipe:
     guidance_start: float = flag(0.0, "guidance begins after this share of the steps", low=0.0, high=1.0)
     guidance_end: float = flag(1.0, "guidance ends after this share of the steps", low=0.0, high=1.0)
     step_cache: int = flag(
-        1, "deep features of the network are computed at every N-th step only; 1 is each", low=1, high=20
+        1,
+        "deep features of the network are computed at every N-th step only; 1 is each",
+        low=1,
+        high=20,
+        only="image",
     )
     strength: float = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
     sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)

@@ -41,7 +41,7 @@ class Model(Protocol):
         guidance_interval: tuple[float, float],
         levels: Sequence[Level],
         beside: Array | None,
-        step_cache: int,
+        step_cache: int = 1,
     ) -> Denoise:
         """denoise(x, level) -> x0 with guidance; `beside` [B, C', h, w] are channels put beside x.
 

@@ -158,12 +158,11 @@ class StableDiffusion:
         def predict(x: Array, timestep: float, context: Array) -> Array:
             inputs = x if beside is None else np.concatenate([x, beside], axis=1)
             frames = as_frames(inputs)
-            repeated = np.concatenate([frames] * (len(context) // len(frames)))
-            if kept.serve(repeated.shape):
-                return self.networks.denoise(repeated, timestep, context, reuse=True)
-            tied = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
-            outputs = self.networks.denoise(repeated, timestep, context, **tied)
-            return from_frames(outputs, x.shape)
+            settings: dict[str, Any] = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
+            sample = np.concatenate([frames] * (len(context) // len(frames)))
+            if kept.serve(sample.shape):
+                settings["reuse"] = True
+            return from_frames(self.networks.denoise(sample, timestep, context, **settings), x.shape)
 
         def denoise(x: Array, level: Level) -> Array:
             x, level = variance_preserving(x, level)
