@@ -77,12 +77,12 @@ def test_a_base_that_changed_or_went_is_said(made: Path) -> None:
 
 def test_both_answers_stand_beside_each_other(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A re-rendering that comes out otherwise says nothing of the kept pixels."""
-    monkeypatch.setattr(verify, "compare", lambda path, planned, claims: (5.0, []))
+    monkeypatch.setattr(verify, "compare", lambda *given: (5.0, []))
     verdict = verify_file(made)
     assert verdict.word == "different"
     assert verdict.kept is not None
     assert verdict.kept.differing == 0
-    monkeypatch.setattr(verify, "compare", lambda path, planned, claims: (np.inf, []))
+    monkeypatch.setattr(verify, "compare", lambda *given: (np.inf, []))
     assert verify_file(made).good
     change(made, (0, 0))
     assert not verify_file(made).good

@@ -1,7 +1,7 @@
 """Numbers about one picture and about two: each named, with its unit and where it is from.
 
-Values are Python floats, ready for JSON. What needs scikit-image (SSIM, CIEDE2000) is left out where it is not
-installed: `pip3 install -r requirements-bench.txt`.
+Values are Python floats, ready for JSON. SSIM needs scikit-image and is left out where it is not installed:
+`pip3 install -r requirements-bench.txt`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisette import seams
 from noisette.errors import UserError
 from noisette.masks import LUMA
 from noisette.pixels import shown
@@ -73,7 +74,7 @@ def of_edit(picture: Picture, base: Picture, repaint: NDArray[np.bool_]) -> Numb
     same_kind = (picture.mode, picture.size) == (base.mode, base.size)
     differing = (picture.data != base.data).any(axis=-1) & ~repaint if same_kind else ~repaint
     counts = {"kept": float((~repaint).sum()), "kept_differing": float(differing.sum())}
-    return {**counts, **seam(picture, repaint)} if has_skimage() else counts
+    return {**counts, **seam(picture, repaint)}
 
 
 def seam(picture: Picture, repaint: NDArray[np.bool_], beside: int = 3) -> Numbers:
@@ -97,10 +98,7 @@ def seam(picture: Picture, repaint: NDArray[np.bool_], beside: int = 3) -> Numbe
 
 def delta_e(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """CIEDE2000 (Sharma et al. 2005) between sRGB colours [..., 3] in 0..255, D65."""
-    from skimage.color import deltaE_ciede2000, rgb2lab
-
-    found: NDArray[Any] = deltaE_ciede2000(rgb2lab(a / 255), rgb2lab(b / 255))  # type: ignore[no-untyped-call]
-    return found
+    return seams.delta_e(seams.lab(a), seams.lab(b))
 
 
 def of_pair(picture: Picture, reference: Picture) -> Numbers:
@@ -110,13 +108,11 @@ def of_pair(picture: Picture, reference: Picture) -> Numbers:
         raise UserError(f"pictures of {sizes} can't be compared pixel by pixel: bring them to one size first")
     if (picture.mode, picture.data.dtype) != (reference.mode, reference.data.dtype):
         picture, reference = (Picture(np.rint(shown(p)).astype(np.uint8)) for p in (picture, reference))
-    numbers = {"psnr": decibels(picture, reference)}
-    if has_skimage():
-        numbers |= {
-            "ssim": ssim(picture, reference),
-            "delta_e": float(delta_e(shown(picture), shown(reference)).mean()),
-        }
-    return numbers
+    numbers = {
+        "psnr": decibels(picture, reference),
+        "delta_e": float(delta_e(shown(picture), shown(reference)).mean()),
+    }
+    return numbers | ({"ssim": ssim(picture, reference)} if has_skimage() else {})
 
 
 def ssim(picture: Picture, reference: Picture) -> float:
@@ -135,4 +131,4 @@ def ssim(picture: Picture, reference: Picture) -> float:
 def need_skimage() -> None:
     """Raises UserError where scikit-image is missing."""
     if not has_skimage():
-        raise UserError(f"SSIM and CIEDE2000 need scikit-image: {INSTALL}")
+        raise UserError(f"SSIM needs scikit-image: {INSTALL}")

@@ -88,7 +88,7 @@ def notes_of(
     if strangers:
         notes.append(f"{len(strangers)} pictures carry no recipe and are left out")
     if not measures.has_skimage():
-        notes.append(f"without scikit-image there is no SSIM, CIEDE2000 or seam: {measures.INSTALL}")
+        notes.append(f"without scikit-image there is no SSIM: {measures.INSTALL}")
     return notes
 
 

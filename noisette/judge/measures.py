@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy import linalg, ndimage
+from scipy import ndimage
 
 HUES = {"red": 0, "orange": 28, "yellow": 50, "green": 120, "blue": 215, "purple": 275}  # degrees
 GROUNDS = {
@@ -91,20 +91,3 @@ def memorized(pictures: list[np.ndarray], training: list[np.ndarray]) -> float:
     known = thumbnails([*training, *(picture[:, ::-1] for picture in training)])
     nearest = [np.abs(known - row).mean(1).min() for row in thumbnails(pictures)]
     return float(np.mean(np.array(nearest) < IDENTICAL))
-
-
-def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Between Gaussians fitted to two sets of features (Heusel et al. 2017); grows as a set gets smaller."""
-    covariances = [np.cov(rows, rowvar=False) for rows in (one, other)]
-    root = linalg.sqrtm(covariances[0] @ covariances[1]).real
-    between = ((one.mean(0) - other.mean(0)) ** 2).sum()
-    return float(between + np.trace(covariances[0] + covariances[1] - 2 * root))
-
-
-def kernel_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """The squared maximum mean discrepancy with a cubic kernel (KID, Binkowski et al. 2018): free of that bias."""
-    n, m = len(one), len(other)
-    inside_one, inside_other, across = ((a @ b.T + 1) ** 3 for a, b in ((one, one), (other, other), (one, other)))
-    own = (inside_one.sum() - np.trace(inside_one)) / (n * (n - 1))
-    others = (inside_other.sum() - np.trace(inside_other)) / (m * (m - 1))
-    return float(own + others - 2 * across.mean())

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from noisette.bench import measures
-from noisette.bench.features import Distance, Encoder, distance, fid, kid
+from noisette.bench.features import Distance, Encoder, distance
 from noisette.cli import main
+from noisette.distances import fid, kid
 from noisette.errors import UserError
 from noisette.reading import Picture
 
