@@ -2,7 +2,7 @@
 """The bench's own promises, measured: `python3 benchmarks/sweeps.py kills|overhead|store|ray [--cells N]`.
 
 kills     a sweep that is killed again and again ends with the pictures of one that was left alone
-overhead  processor time a cell costs beyond making and writing its picture
+overhead  processor time a cell costs beyond making and writing its picture (loading shared by the cells)
 store     how long a large store takes to list, to resume and to report
 ray       two Ray workers against the plain loop on the same cells: seconds, and the same pictures
 """
