@@ -59,7 +59,7 @@ MODELS = {
             "noisette-1",
             "builtin:noisette-1",
             "stable-diffusion",
-            "267 drawn things at 128x128, trained by this repository on openly licensed art; offline",
+            "some 250 drawn things at 256x256, trained by this repository on openly licensed art; offline",
             "Apache-2.0",
             defaults={"guidance_scale": 3.0, "sampler": "euler"},
             max_aspect=2.0,

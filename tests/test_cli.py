@@ -199,6 +199,6 @@ def test_plain_diffusers_draws_with_the_built_in_model() -> None:
     generator = torch.Generator().manual_seed(1)
     (picture,) = pipeline("alien", num_inference_steps=10, guidance_scale=3.0, generator=generator).images
     pixels = np.asarray(picture)
-    assert pixels.shape == (128, 128, 3)
+    assert pixels.shape == (256, 256, 3)
     assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] > 200).all()  # plain white corners
     assert pixels.std() > 20
