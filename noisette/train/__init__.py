@@ -33,6 +33,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML over the shipped configuration")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
     parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
     values = parser.parse(argv)
     try:
         import torch
@@ -40,12 +41,15 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
     from noisette.train import autoencoder, data, denoiser, export, motion, sheet, upscale
+    from noisette.train.checkpoint import keep_start
     from noisette.train.config import read_config
 
     torch.set_flush_denormal(True)
     config = read_config(values.config)
     folder = values.dir or cache_folder() / "train" / "noisette-1"
     folder.mkdir(parents=True, exist_ok=True)
+    if values.start is not None:
+        keep_start(folder, values.start)
     for step in STEPS if values.step == "all" else (values.step,):
         if step == "data":
             data.prepare(folder, config)

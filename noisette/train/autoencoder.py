@@ -16,7 +16,7 @@ from torch import Tensor
 from noisette.engines.openvino import vae
 from noisette.engines.openvino.graph import Weights
 from noisette.train import wavelet
-from noisette.train.checkpoint import Run
+from noisette.train.checkpoint import Run, load_start
 from noisette.train.compose import on_colour, on_white
 from noisette.train.config import Config
 from noisette.train.data import read_pictures
@@ -45,9 +45,10 @@ def build(config: Config) -> AutoencoderKL:
 
 
 def trained(folder: Path, config: Config) -> AutoencoderKL:
-    """The network with the averaged weights of the last checkpoint, for use."""
+    """The network with the averaged weights of the last checkpoint, for use; without one, those of `--start`."""
     network = build(config)
-    network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
+    if (folder / "autoencoder.pt").exists() or not load_start(network, folder, "vae"):
+        network.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["averages"])
     return network.eval()
 
 

@@ -61,6 +61,21 @@ def on_ground(label: str, tags: list[str], colour: str, count: int, rng: np.rand
     return texts
 
 
+def of_pair(one: str, other: str, above: bool, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` captions of one thing above the other, or left of it."""
+    one, other = named(one), named(other)
+    forms = [(0.3, f"{one} and {other}"), (0.1, f"{other} and {one}")]
+    if above:
+        forms += [(0.4, f"{one} above {other}"), (0.2, f"{other} below {one}")]
+    else:
+        forms += [
+            (0.25, f"{one} next to {other}"),
+            (0.2, f"{one} left of {other}"),
+            (0.15, f"{other} right of {one}"),
+        ]
+    return [pick(forms, rng) for _ in range(count)]
+
+
 def recoloured(label: str, colour: str, count: int, rng: np.random.Generator) -> list[str]:
     """`count` captions of a thing in another colour than its own; a colour in its label gives way."""
     thing = " ".join([colour, *(word for word in label.split() if word not in COLOUR_WORDS)])

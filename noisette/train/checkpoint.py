@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from noisette.errors import UserError
@@ -132,3 +134,27 @@ class Run:
         """The network with its averaged weights, for use: training can't go on with it."""
         self.network.load_state_dict(self.averages)
         return self.network.eval()
+
+
+def keep_start(folder: Path, model: Path) -> None:
+    """Keeps an exported model beside the checkpoints: what has no checkpoint starts from it."""
+    if not (model / "unet").is_dir():
+        raise UserError(f"--start {model} is no folder of `noisette train export`")
+    if not (folder / "start").exists():
+        shutil.copytree(model, folder / "start.part", dirs_exist_ok=True)
+        (folder / "start.part").replace(folder / "start")
+
+
+def load_start(network: nn.Module, folder: Path, part: str) -> bool:
+    """Fills a network with the weights kept by `keep_start`; False when there are none.
+
+    Raises UserError when they are of another shape.
+    """
+    weights = folder / "start" / part / "diffusion_pytorch_model.safetensors"
+    if not weights.exists():
+        return False
+    try:
+        network.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise UserError(f"{weights} is not of this configuration: {str(error).splitlines()[-1].strip()}") from None
+    return True

@@ -50,6 +50,40 @@ def on_colour(cut_out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return lay_on(cut_out, draw_ground(str(rng.choice(list(COLOURS))), cut_out.shape[0], rng))
 
 
+def resized(cut_out: np.ndarray, side: int) -> np.ndarray:
+    """A cut-out uint8 [h, h, 4] at another size."""
+    return np.asarray(Image.fromarray(cut_out).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def on_canvas(cut_out: np.ndarray, canvas: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """A cut-out on a white canvas, uint8 [height, width, 3]: as large as it fits, about the middle of the rest.
+
+    `canvas` is width and height as shares of the cut-out's side; they are rounded to multiples of 16 pixels, the
+    autoencoder's reduction.
+    """
+    width, height = (max(1, round(share * len(cut_out) / 16)) * 16 for share in canvas)
+    thing = resized(cut_out, min(width, height))
+    whole = np.full((height, width, 3), 255, np.uint8)
+    free = max(width, height) - len(thing)
+    shift = round(free * rng.uniform(0.35, 0.65))
+    top, left = (shift, 0) if height > width else (0, shift)
+    whole[top : top + len(thing), left : left + len(thing)] = on_white(thing)
+    return whole
+
+
+def together(one: np.ndarray, other: np.ndarray, above: bool, rng: np.random.Generator) -> np.ndarray:
+    """Two cut-outs on white, uint8 [side, side, 3]: the first above the other, or left of it."""
+    side = len(one)
+    large = round(side * rng.uniform(0.44, 0.5))
+    whole = np.full((side, side, 3), 255, np.uint8)
+    for place, thing in enumerate((one, other)):
+        along = side // 4 + place * side // 2 - large // 2
+        across = round((side - large) * rng.uniform(0.4, 0.6))
+        top, left = (along, across) if above else (across, along)
+        whole[top : top + large, left : left + large] = on_white(resized(thing, large))
+    return whole
+
+
 def dominant_hue(cut_out: np.ndarray) -> float | None:
     """The hue in degrees that most of a cut-out's coloured pixels are near; None when under a third has colour."""
     hsv = to_hsv(cut_out)[cut_out[..., 3] > 128].astype(np.float32)

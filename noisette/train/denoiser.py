@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from diffusers import UNet2DConditionModel
 
 from noisette.schedules import Table, make_table
 from noisette.train import autoencoder
-from noisette.train.checkpoint import Run
+from noisette.train.checkpoint import Run, load_start
 from noisette.train.config import Config
 from noisette.train.data import read_pictures
-from noisette.train.examples import KINDS, draw, make_examples
+from noisette.train.examples import KINDS, Example, draw, make_examples
 
 
 def build(config: Config, text_width: int = 384) -> UNet2DConditionModel:
@@ -49,41 +48,89 @@ def table(config: Config) -> Table:
 
 
 def encode_examples(folder: Path, config: Config) -> None:
-    """Writes latents.npy [N, C, h, w] of all examples, whitened by channel, and whitening.npz."""
-    if (folder / "latents.npy").exists():
+    """Writes latents.npz and whitening.npz: all examples' latents, whitened by channel, in `Examples`' order."""
+    if (folder / "latents.npz").exists():
         return
     encode, _ = autoencoder.compiled(autoencoder.trained(folder, config))
     entries, cut_outs = read_pictures(folder)
     examples = make_examples(entries, cut_outs, config["data"])
-    encoded = []
-    for first in range(0, len(examples), 16):
-        batch = [draw(example, cut_outs[example.picture]) for example in examples[first : first + 16]]
-        encoded.append(encode(np.stack(batch)))
-    latents = np.concatenate(encoded)
-    mean = latents.mean((0, 2, 3))
-    deviation = latents.std((0, 2, 3))
+    groups = by_canvas(examples)
+    latents = []
+    for rows in groups.values():
+        parts = [rows[first : first + 16] for first in range(0, len(rows), 16)]
+        latents.append(np.concatenate([encode(np.stack([draw(examples[i], cut_outs) for i in p])) for p in parts]))
+    pooled = np.concatenate([part.transpose(1, 0, 2, 3).reshape(part.shape[1], -1) for part in latents], 1)
+    mean, deviation = pooled.mean(1), pooled.std(1)
     np.savez(folder / "whitening.npz", mean=mean, deviation=deviation)
-    white = (latents - mean[:, None, None]) / deviation[:, None, None]
-    part = folder / "latents.part.npy"
-    np.save(part, white.astype(np.float16))
-    part.replace(folder / "latents.npy")
+    white = [((part - mean[:, None, None]) / deviation[:, None, None]).astype(np.float16) for part in latents]
+    part = folder / "latents.part.npz"
+    np.savez(part, *white)
+    part.replace(folder / "latents.npz")
     print(f"denoiser: {len(examples)} pictures encoded", flush=True)
 
 
+def by_canvas(examples: list[Example]) -> dict[tuple[float, float], list[int]]:
+    """The examples' numbers by their canvas: what may stand in one batch."""
+    groups: dict[tuple[float, float], list[int]] = {}
+    for i, example in enumerate(examples):
+        groups.setdefault(example.canvas, []).append(i)
+    return groups
+
+
+class Batches:
+    """Batches of latents and captions: drawn by kind and by how common a thing is, of one canvas each."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.settings = config["denoiser"]
+        entries, cut_outs = read_pictures(folder)
+        examples = make_examples(entries, cut_outs, config["data"])
+        self.states = np.load(folder / "text.npy", mmap_mode="r")
+        texts = {text: i for i, text in enumerate(json.loads((folder / "captions.json").read_text(encoding="utf-8")))}
+        self.captions = [[texts[text] for text in example.captions] for example in examples]
+        stored = np.load(folder / "latents.npz")
+        self.latents = {}
+        self.rows: dict[tuple[str, tuple[float, float]], tuple[list[int], list[int]]] = {}
+        for name, (canvas, numbers) in zip(stored.files, by_canvas(examples).items(), strict=True):
+            self.latents |= dict(zip(numbers, stored[name], strict=True))
+            for i in numbers:
+                common = entries[examples[i].picture]["label"] in config["data"]["common"]
+                self.rows.setdefault((examples[i].kind, canvas), ([], []))[common].append(i)
+
+    def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [B, C, h, w] and text states [B, T, width] of a batch."""
+        settings = self.settings
+        kinds = rng.choice(KINDS, settings["batch"], p=[settings["shares"][kind] for kind in KINDS])
+        square = (1.0, 1.0)
+        if kinds[0] == "aspect":
+            others = [canvas for kind, canvas in self.rows if kind == "aspect"]
+            picked = ("aspect", others[rng.integers(len(others))])
+            numbers = [self.one_of(picked, rng) for _ in kinds]
+        else:
+            kinds = ["white" if kind == "aspect" or (kind, square) not in self.rows else kind for kind in kinds]
+            numbers = [self.one_of((kind, square), rng) for kind in kinds]
+        said = np.array([rng.choice(self.captions[i]) for i in numbers])
+        said[rng.random(len(said)) < settings["empty"]] = 0  # text 0 is the empty one
+        x0 = np.stack([self.latents[i] for i in numbers]).astype(np.float32)
+        return torch.from_numpy(x0), torch.from_numpy(self.states[said].astype(np.float32))
+
+    def one_of(self, group: tuple[str, tuple[float, float]], rng: np.random.Generator) -> int:
+        """An example of a kind and canvas: a common thing in `common_share` of all draws."""
+        others, common = self.rows[group]
+        pool = common if not others or (common and rng.random() < self.settings["common_share"]) else others
+        return int(rng.choice(pool))
+
+
 def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
-    """Trains for the configured minutes, from the last checkpoint if there is one; `saved` as in Run.steps."""
+    """Trains for the configured minutes; `saved` as in Run.steps.
+
+    From the last checkpoint if there is one, else from the model of `--start`, else from nothing.
+    """
     encode_examples(folder, config)
     settings, log = config["denoiser"], config["log"]
     torch.manual_seed(config["data"]["seed"])
-    entries, cut_outs = read_pictures(folder)
-    examples = make_examples(entries, cut_outs, config["data"])
-    latents = np.load(folder / "latents.npy")
-    states = np.load(folder / "text.npy", mmap_mode="r")
-    texts = {text: i for i, text in enumerate(json.loads((folder / "captions.json").read_text(encoding="utf-8")))}
-    captions = [[texts[text] for text in example.captions] for example in examples]
-    learned = [i for i, example in enumerate(examples) if is_learned(entries[example.picture], settings["labels"])]
-    rows_of = {kind: [i for i in learned if examples[i].kind == kind] for kind in KINDS}
-    network = build(config, states.shape[-1])
+    batches = Batches(folder, config)
+    network = build(config, batches.states.shape[-1])
+    load_start(network, folder, "unet")
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
@@ -95,19 +142,9 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
         warm, cold = (run.step + 1) / settings["warm_up"], (settings["minutes"] - minutes) / settings["cool_down"]
         for group in optimizer.param_groups:
             group["lr"] = settings["learning_rate"] * min(1, warm, cold)
-        kinds = run.rng.choice(KINDS, settings["batch"], p=[settings["shares"][kind] for kind in KINDS])
-        rows = [run.rng.choice(rows_of[kind]) for kind in kinds]
-        x0 = torch.from_numpy(latents[rows].astype(np.float32))
-        said = np.array([run.rng.choice(captions[row]) for row in rows])
-        said[run.rng.random(len(rows)) < settings["empty"]] = 0  # text 0 is the empty one
-        context = torch.from_numpy(states[said].astype(np.float32))
-        timesteps = logit_normal(run.rng, len(rows), settings["timestep_mean"], settings["timestep_deviation"])
-        run.update(v_loss(network, x0, context, timesteps, alphas, sigmas), len(rows))
-
-
-def is_learned(entry: dict[str, Any], labels: list[str]) -> bool:
-    """Whether a picture is among those asked for; without labels all are."""
-    return not labels or entry["label"] in labels
+        x0, context = batches.draw(run.rng)
+        timesteps = logit_normal(run.rng, len(x0), settings["timestep_mean"], settings["timestep_deviation"])
+        run.update(v_loss(network, x0, context, timesteps, alphas, sigmas), len(x0))
 
 
 def logit_normal(rng: np.random.Generator, count: int, mean: float, deviation: float) -> torch.Tensor:

@@ -67,7 +67,7 @@ def prepare(folder: Path, config: Config, model: StableDiffusion, checkpoint: Ch
     captions = []
     for i in range(count):
         still, motion = stills[rng.integers(len(stills))], list(MOTIONS)[i % len(MOTIONS)]
-        clip = moved(shrunk(draw(still, cut_outs[still.picture]), side), motion, frames)
+        clip = moved(shrunk(draw(still, cut_outs), side), motion, frames)
         pixels = clip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         latents[i] = model.networks.encode_image(pixels)[0] * model.scaling_factor
         captions.append(clip_caption(str(rng.choice(still.captions)), motion, rng))

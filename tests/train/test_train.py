@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from noisette.cli import run
 from noisette.errors import UserError
 from noisette.train import autoencoder, captions, compose, data, denoiser, examples, upscale, vectors
-from noisette.train.checkpoint import Run
+from noisette.train.checkpoint import Run, keep_start, load_start
 from noisette.train.config import read_config
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def tiny() -> dict[str, dict[str, Any]]:
     """The shipped configuration at a size for tests."""
     config = read_config(None)
-    config["data"] |= {"side": 32}
+    config["data"] |= {"side": 32, "aspects": [0.25, 4.0], "canvases": 1, "pairs": 3}
     config["autoencoder"] |= {"channels": [8, 16, 16], "latent_channels": 4}
     config["autoencoder"] |= {"sides": [16, 32], "minutes": [0.01, 0.01], "batch": [4, 2]}
     config["denoiser"] |= {
@@ -31,7 +35,6 @@ def tiny() -> dict[str, dict[str, Any]]:
         "attention": [False, True],
         "heads": [2, 2],
         "batch": 4,
-        "labels": [],
     }
     config["denoiser"] |= {"minutes": 0.02}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
@@ -102,8 +105,39 @@ def test_examples_are_the_same_each_time_and_leave_out_what_is_held_out() -> Non
     assert made == examples.make_examples(entries, cut_outs, settings)
     assert {example.picture for example in made} == {0, 1, 3}  # 2 is held out
     assert [example.kind for example in made if example.picture == 3].count("recoloured") == 0  # it is grey
-    drawn = [examples.draw(example, cut_outs[example.picture]) for example in made]
+    drawn = [examples.draw(example, cut_outs) for example in made]
     assert all((picture[0, 0] == 255).all() == (e.kind != "ground") for e, picture in zip(made, drawn, strict=True))
+
+
+def test_tall_and_wide_canvases_show_the_whole_thing_undistorted() -> None:
+    entries, cut_outs = toy_pictures()
+    made = examples.make_examples(entries, cut_outs, tiny()["data"])
+    drawn = [examples.draw(example, cut_outs) for example in made if example.kind == "aspect"]
+    assert {picture.shape for picture in drawn} <= {(64, 16, 3), (16, 64, 3)}
+    for picture in drawn:
+        rows, columns = (np.flatnonzero((picture < 250).any(-1).any(axis)) for axis in (1, 0))
+        assert abs((rows[-1] - rows[0]) - (columns[-1] - columns[0])) <= 1  # a disc stays round
+        assert 0.5 <= (rows[-1] - rows[0]) / 16 <= 0.8
+
+
+def test_pairs_stand_as_their_captions_say() -> None:
+    entries, cut_outs = toy_pictures()
+    made = examples.make_examples(entries, cut_outs, tiny()["data"] | {"pairs": 40})
+    for example in (example for example in made if example.kind == "pair"):
+        assert example.other is not None
+        assert 2 not in (example.picture, example.other)  # held out
+        picture = examples.draw(example, cut_outs)
+        halves = (picture[:16], picture[16:]) if example.above else (picture[:, :16], picture[:, 16:])
+        for row, half in zip((example.picture, example.other), halves, strict=True):
+            seen = np.median(half[(half < 200).any(-1)], axis=0)
+            assert np.abs(seen - cut_outs[row][16, 16, :3]).max() < 12
+        one, other = (entries[row]["label"] for row in (example.picture, example.other))
+        for said in example.captions:
+            if any(word in said for word in ("above", "left of", "next to")):
+                assert said.index(one) < said.index(other)
+                assert ("above" in said) <= example.above
+            if any(word in said for word in ("below", "right of")):
+                assert said.index(other) < said.index(one)
 
 
 def toy_pictures() -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -271,8 +305,33 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     pipeline.set_progress_bar_config(disable=True)
     (picture,) = pipeline("a red cat", num_inference_steps=2, height=32, width=32).images
     assert picture.size == (32, 32)
-    latents = np.load(tmp_path / "latents.npy").astype(np.float32)
-    drawn = np.stack([examples.draw(example, cut_outs[example.picture]) for example in made])
-    encoded = pipeline.vae.encode(autoencoder.to_pixels(drawn)).latent_dist
-    assert float(encoded.std.detach().max()) < 1e-6
-    np.testing.assert_allclose(encoded.mean.detach().numpy(), latents, atol=0.02)
+    stored = np.load(tmp_path / "latents.npz")
+    for name, numbers in zip(stored.files, denoiser.by_canvas(made).values(), strict=True):
+        drawn = np.stack([examples.draw(made[i], cut_outs) for i in numbers])
+        encoded = pipeline.vae.encode(autoencoder.to_pixels(drawn)).latent_dist
+        assert float(encoded.std.detach().max()) < 1e-6
+        np.testing.assert_allclose(encoded.mean.detach().numpy(), stored[name].astype(np.float32), atol=0.02)
+
+    again = tmp_path / "again"  # another folder goes on from what was exported
+    again.mkdir()
+    for name in ("pictures.npy", "pictures.json", "captions.json", "text.npy"):
+        (again / name).write_bytes((tmp_path / name).read_bytes())
+    shutil.copytree(tmp_path / "packages", again / "packages")
+    keep_start(again, tmp_path / "model")
+    denoiser.train(again, config | {"denoiser": config["denoiser"] | {"learning_rate": 0.0}}, lambda minutes: None)
+    export.export(again, config, again / "model")
+    for part in ("unet", "vae"):
+        one, other = (load_file(f / "model" / part / WEIGHTS) for f in (tmp_path, again))
+        assert one.keys() == other.keys()
+        assert all((one[key].float() - other[key].float()).abs().max() < 1e-2 for key in one)
+
+
+def test_what_training_starts_from_must_be_an_export_of_the_same_shape(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder of `noisette train export`"):
+        keep_start(tmp_path, tmp_path / "nowhere")
+    network = torch.nn.Linear(2, 3)
+    assert not load_start(network, tmp_path, "unet")
+    (tmp_path / "start" / "unet").mkdir(parents=True)
+    save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / "start" / "unet" / WEIGHTS)
+    with pytest.raises(UserError, match="not of this configuration: size mismatch"):
+        load_start(network, tmp_path, "unet")
