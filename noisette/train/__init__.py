@@ -6,6 +6,7 @@ examples.py     each picture on white, on colours, in other colours (compose.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
 upscale.py      small pictures -> twice the size, taught on vectors.py
+image_encoder.py latents -> the text states of what they show
 motion.py       the exported model -> motion modules, taught on clips.py
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
@@ -20,7 +21,7 @@ from pathlib import Path
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
 
-STEPS = ("data", "autoencoder", "denoiser", "upscale", "export", "motion", "sheet", "evaluate")
+STEPS = ("data", "autoencoder", "denoiser", "upscale", "image_encoder", "export", "motion", "sheet", "evaluate")
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
-    from noisette.train import autoencoder, data, denoiser, export, motion, sheet, upscale
+    from noisette.train import autoencoder, data, denoiser, export, image_encoder, motion, sheet, upscale
     from noisette.train.checkpoint import keep_start
     from noisette.train.config import read_config
 
@@ -60,9 +61,15 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             denoiser.train(folder, config, sheet.while_training(folder, config))
         elif step == "upscale":
             upscale.train(folder, config)
+        elif step == "image_encoder":
+            image_encoder.train(folder, config)
         elif step == "export":
             export.export(folder, config, values.to)
-            upscale.export(folder, config, values.to.with_name(values.to.name + "-upscale"))
+            for name, companion in (("upscale", upscale), ("image_encoder", image_encoder)):
+                if (folder / f"{name}.pt").exists():
+                    companion.export(
+                        folder, config, values.to.with_name(f"{values.to.name}-{name.replace('_', '-')}")
+                    )
         elif step == "motion":
             motion.train(folder, config, values.to)
         elif step == "evaluate":
