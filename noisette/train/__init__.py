@@ -81,5 +81,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
                 check_choice("only", name, judge.MEASURES)
             judge.evaluate(values.to, folder, package, config["data"], only)
         else:
-            sheet.draw(values.to, config, folder / "sheet.png")
+            side = config["data"]["side"]
+            sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
+            sheet.draw(values.to, config["card"]["prompts"], side, folder / "card.jpg", side // 2)
     return 0
