@@ -6,7 +6,7 @@ examples.py     each picture on white, on colours, in other colours (compose.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
 upscale.py      small pictures -> twice the size, taught on vectors.py
-motion.py       the exported model -> motion modules, taught on clips.py
+motion.py       the exported model -> motion modules, taught on clips that moving.py makes
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
