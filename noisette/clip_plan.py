@@ -264,7 +264,7 @@ def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:
 
 def notes(recipe: Recipe, mode: str, size: Size, base: Clip | None) -> list[str]:
     """What is worth a note, a line each."""
-    found = []
+    found: list[str] = []
     if not recipe.moving:
         return found
     if base is not None and base.size != (size.width, size.height):
