@@ -83,6 +83,14 @@ class Checkpoint:
         return None if self.is_ldm else self.weights["unet"][0].parent.parent
 
     @property
+    def image_encoder(self) -> Path | None:
+        """The folder MODEL-image-encoder beside the model's own (`noisette train image_encoder`), if there is one."""
+        if self.folder is None:
+            return None
+        beside = self.folder.with_name(f"{self.folder.name}-image-encoder")
+        return beside if (beside / "config.json").is_file() else None
+
+    @property
     def has_motion(self) -> bool:
         """Whether motion modules lie in the folder (AnimateDiff's component `motion_adapter`) or beside it."""
         return self.folder is not None and (motion_folder(self.folder) / "config.json").is_file()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noisette import pixels
+from noisette import image_prompt, pixels
 from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
 from noisette.noise import Noise, Varied
@@ -51,6 +51,9 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
+    shown: dict[str, Any] = {}
+    if recipe.image_prompt:
+        prompt, shown = image_prompt.prompted(prompt, plan, networks)
     chain = parse_chain(recipe)
     inputs = [on_canvas(plan, window) for window in plan.windows]
 
@@ -58,7 +61,7 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
         began = time.perf_counter()
         streams = [Varied(seed, chain) for seed in seeds]
         paths = [Varied(seed ^ GOLDEN, [(other ^ GOLDEN, share) for other, share in chain]) for seed in seeds]
-        painted, facts = [], said_of(prompt) | said_of_chain(chain)
+        painted, facts = [], said_of(prompt) | said_of_chain(chain) | shown
         for window, (base, mask) in zip(plan.windows, inputs, strict=True):
             canvas = window.size.canvas_width, window.size.canvas_height
             job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)

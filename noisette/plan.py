@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
+IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint")
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt")
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
-NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "strength", "fit")
+NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
@@ -199,8 +200,9 @@ def mode_of(recipe: Recipe) -> str:
     return "text2img" if recipe.base_img is None else "img2img"
 
 
-def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) -> Recipe:
+def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], checkpoint: Checkpoint) -> Recipe:
     """Gives each open field the model's value, or the family's."""
+    image_prompt = (IMAGE_PROMPT if recipe.prompt else 1.0) if checkpoint.image_encoder else 0.0
     values: dict[str, Any] = {
         "num_inference_steps": family.steps,
         "guidance_scale": family.guidance_scale,
@@ -210,7 +212,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any]) ->
         "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
-        values["sampler"] = "euler_ancestral"
+        values |= {"sampler": "euler_ancestral", "image_prompt": image_prompt}
     if recipe.seed == "":
         values["seed"] = str(secrets.randbelow(2**32))
     still_open = {f.name for f in fields(recipe) if getattr(recipe, f.name) in (None, "")}
@@ -244,6 +246,11 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
+    if recipe.image_prompt and checkpoint.image_encoder is None:
+        raise UserError(
+            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not:"
+            " noisette-1 has one"
+        )
     if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
         raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
     if recipe.guidance_start > recipe.guidance_end:
@@ -408,7 +415,7 @@ def plan(
         if recipe.motion_adapter != clip_plan.NONE:
             checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
         recipe = clip_plan.redrawn(recipe, checkpoint)
-    recipe = fill(recipe, mode, family, defaults)
+    recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
     idle = without_effect(recipe)
     if idle and not lenient:

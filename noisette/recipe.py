@@ -95,6 +95,13 @@ class Recipe:
         None, "auto, off or pixels of context: compose only what is masked, at the model's native size", only="image"
     )
     variation: bool = flag(False, "another version of the base picture", only="image")
+    image_prompt: float = flag(
+        None,
+        "how far the base stands for the prompt: 0 not at all, 1 for all of it",
+        low=0.0,
+        high=1.0,
+        only="image",
+    )
     base_video: str = flag(None, "the clip to start from (video2video)", only="video")
     mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
     num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")

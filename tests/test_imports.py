@@ -16,7 +16,7 @@ LAYERS = (  # each may import those before it
      "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
-    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal"},
+    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
     {"finish"},
     {"generate", "output"},
     {"video"},

@@ -85,7 +85,8 @@ class Batches:
         entries, cut_outs = read_pictures(folder)
         examples = make_examples(entries, cut_outs, config["data"])
         self.states = np.load(folder / "text.npy", mmap_mode="r")
-        texts = {text: i for i, text in enumerate(json.loads((folder / "captions.json").read_text(encoding="utf-8")))}
+        self.texts: list[str] = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+        texts = {text: i for i, text in enumerate(self.texts)}
         self.captions = [[texts[text] for text in example.captions] for example in examples]
         stored = np.load(folder / "latents.npz")
         self.latents = {}

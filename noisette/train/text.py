@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
@@ -30,3 +31,8 @@ def encode(tokenizer: Tokenizer, encoder: BertModel, texts: list[str]) -> torch.
     ids = torch.tensor([row.ids for row in rows])
     mask = torch.tensor([row.attention_mask for row in rows])
     return encoder(ids, mask).last_hidden_state
+
+
+def lengths(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+    """How many tokens each text has, int [B], the two that enclose it included."""
+    return np.array([sum(row.attention_mask) for row in tokenizer.encode_batch(texts)])

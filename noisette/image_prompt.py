@@ -1,0 +1,104 @@
+"""A picture in the place of a text: the built-in model's image encoder, run by NumPy.
+
+MODEL-image-encoder beside a model's folder is made by `noisette train image_encoder`: four convolutions over the
+latents of a picture, a hidden layer and two heads. `states` are what the text encoder would say of a caption of the
+picture, so an image prompt is a mixture of two conditions (linear, token by token); `embedding` is a unit vector
+that can be laid beside pooled texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from noisette import pixels
+from noisette.errors import UserError
+
+if TYPE_CHECKING:
+    from noisette.engines import Networks
+    from noisette.families.stable_diffusion import Conditions
+    from noisette.plan import Plan
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """Weights by name, the convolutions' strides, latents along each side of what it sees, the states' shape."""
+
+    weights: dict[str, Array]
+    strides: tuple[int, ...]
+    side: int
+    tokens: int
+    width: int
+    hash: str
+
+    def encode(self, latents: Array) -> tuple[Array, Array]:
+        """Scaled latents [B, C, 16, 16] to states [B, T, width] and unit vectors [B, width]."""
+        x = latents
+        for i, stride in enumerate(self.strides):
+            x = silu(convolve(x, self.weights[f"convs.{i}.weight"], self.weights[f"convs.{i}.bias"], stride))
+        x = silu(self.linear("hidden", x.reshape(len(x), -1)))
+        states = self.linear("states", self.linear("rank", x)).reshape(len(x), self.tokens, self.width)
+        vectors = self.linear("embedding", x)
+        return states, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def linear(self, name: str, x: Array) -> Array:
+        """A dense layer."""
+        result: Array = x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+        return result
+
+
+def silu(x: Array) -> Array:
+    """x times its sigmoid."""
+    result: Array = x / (1 + np.exp(-x))
+    return result
+
+
+def convolve(x: Array, weight: Array, bias: Array, stride: int) -> Array:
+    """A 3x3 convolution of [B, C, h, w] with a border of one zero."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    result: Array = np.einsum("bchwij,ocij->bohw", windows, weight, optimize=True) + bias[:, None, None]
+    return result.astype(np.float32)
+
+
+@cache
+def load(folder: Path) -> ImageEncoder:
+    """The encoder in a folder of `noisette train export`. Raises UserError when it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    file = folder / "model.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = {name: value.astype(np.float32) for name, value in load_file(file).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no image encoder that can be read: {error}") from None
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return ImageEncoder(weights, tuple(config["strides"]), config["side"], config["tokens"], config["width"], digest)
+
+
+def prompted(conditions: Conditions, plan: Plan, networks: Networks) -> tuple[Conditions, dict[str, Any]]:
+    """The conditions turned from what was said to what the base shows, by `image_prompt`, and what the file says.
+
+    Linear, token by token. The base is brought into a square of the encoder's side, its edges repeated.
+    """
+    assert plan.base is not None
+    assert plan.checkpoint.image_encoder is not None
+    encoder = load(plan.checkpoint.image_encoder)
+    side = encoder.side * plan.checkpoint.vae_scale_factor
+    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(plan.base, side, side, "pad")))
+    states, _ = encoder.encode(mean * np.float32(plan.checkpoint.configs["vae"].get("scaling_factor", 1.0)))
+    scale = np.float32(plan.recipe.image_prompt)
+    positive = (1 - scale) * conditions.positive + scale * states
+    said = {"image_encoder": f"{plan.checkpoint.image_encoder.name} {encoder.hash[:12]}"}
+    return replace(conditions, positive=positive.astype(np.float32)), said
