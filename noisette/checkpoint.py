@@ -92,8 +92,8 @@ class Checkpoint:
 
     @property
     def has_motion(self) -> bool:
-        """Whether the folder holds motion modules (AnimateDiff's component `motion_adapter`)."""
-        return self.folder is not None and (self.folder / MOTION / "config.json").is_file()
+        """Whether motion modules lie in the folder (AnimateDiff's component `motion_adapter`) or beside it."""
+        return self.folder is not None and (motion_folder(self.folder) / "config.json").is_file()
 
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":
@@ -185,12 +185,19 @@ def from_folder(
     return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
 
 
+def motion_folder(model: Path) -> Path:
+    """Where a model's own motion modules are: MODEL/motion_adapter as diffusers saves them, else MODEL-motion."""
+    inside = model / MOTION
+    return inside if inside.is_dir() else model.with_name(f"{model.name}-motion")
+
+
 def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint with motion modules beside its UNet: "model" for those in its own folder, a folder, a hub id.
+    """The checkpoint with motion modules beside its UNet: "model" for its own, a folder, a hub id.
 
     Raises UserError: not there, damaged, or made for a UNet of other widths.
     """
-    folder = checkpoint.folder / MOTION if where == "model" and checkpoint.folder else Path(where).expanduser()
+    own = where == "model" and checkpoint.folder is not None
+    folder = motion_folder(checkpoint.folder) if own and checkpoint.folder else Path(where).expanduser()
     missing: tuple[str, ...] = ()
     if not folder.exists() and HUB_ID.fullmatch(where):
         from noisette.hub import download

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisette.catalog import MODELS
 from noisette.errors import UserError
-from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, Recipe, parse_seeds
+from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, MOTIONS, Recipe, parse_seeds
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NUM_FRAMES, FPS = 16, 8.0
 BETWEEN = 0.5  # strength of frame interpolation: enough to sharpen a mixture of two frames
+REDRAWN = 0.25  # strength at which a moved still is redrawn without motion modules, which keep it in its place
+NAMES = {word: name for name, words in MOTIONS.items() for word in words}
+STILL = "bounce"  # the motion of a still when none is named
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
@@ -37,6 +40,8 @@ class ClipPlan:
     """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to.
 
     `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
+    `moved`: the rule that makes a clip of a still, which is then noised and redrawn at strength `redrawn`.
+    `shared_noise`: the share of the noise's variance that tied frames have in common.
     """
 
     num_frames: int
@@ -50,6 +55,9 @@ class ClipPlan:
     window: int
     tied: bool
     motion_scale: float
+    moved: str | None = None
+    redrawn: float = 0.0
+    shared_noise: float = 0.0
 
     @property
     def overlap(self) -> int:
@@ -105,23 +113,56 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
     Motion modules: the model's own, or those the catalog names. Raises UserError for a clip that can't do without.
     """
     exact = recipe.strict_mask or recipe.strict_first_frame
-    still = bool(recipe.walk_to)
+    walks = bool(recipe.walk_to)
     row = MODELS.get(recipe.model)
     own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
         "fps": float(base.fps) if base else FPS * recipe.interpolate,
         "codec": "ffv1" if exact else "h264",
-        "motion_adapter": NONE if still else own,
+        "motion_adapter": NONE if walks else own,
     }
     recipe = replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
     travels = len(parse_travel(recipe.prompt)) > 1
-    if recipe.motion_adapter == NONE and mode != "video2video" and not (still or travels):
-        raise UserError(
-            f"--model {recipe.model} has no motion modules here: train some by `noisette train motion`, name some by"
-            " --motion_adapter, or make a clip without: --walk_to 5,9 or --base_video"
-        )
-    return recipe
+    if recipe.motion_adapter != NONE or mode == "video2video" or walks or travels:
+        return recipe
+    words, scale = parse_motion(recipe.motion)
+    if words and named(words) is None:
+        raise UserError(f"--motion {words!r} needs motion modules (--motion_adapter); without: {', '.join(MOTIONS)}")
+    if scale != 1.0:
+        raise UserError(f"--motion {recipe.motion} has no strength without motion modules: see --motion_adapter")
+    return replace(recipe, motion=words or STILL)
+
+
+def moved_by(recipe: Recipe, adapter: dict[str, Any]) -> str | None:
+    """The rule that moves a still, if a clip starts so: without motion modules, and with those that learned it."""
+    learned = recipe.motion_adapter == NONE or "moved_strength" in adapter
+    starts_from_still = recipe.base_video is None and not recipe.walk_to
+    return named(parse_motion(recipe.motion)[0]) if learned and starts_from_still else None
+
+
+def named(words: str) -> str | None:
+    """The rule that `words` name ('spinning' is spin), or none."""
+    return NAMES.get(" ".join(words.lower().split()))
+
+
+def redrawn(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
+    """Gives a moved picture the strength at which it is redrawn: the modules', or less without; one step at least."""
+    if recipe.base_img is None or recipe.strength is not None or moved_by(recipe, ours(checkpoint)) is None:
+        return recipe
+    return replace(recipe, strength=redrawing(recipe, checkpoint))
+
+
+def redrawing(recipe: Recipe, checkpoint: Checkpoint) -> float:
+    """The strength at which a moved still is redrawn where none is given."""
+    strength: float = ours(checkpoint).get("moved_strength", REDRAWN)
+    return max(strength, 1 / (recipe.num_inference_steps or 1000))
+
+
+def ours(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `noisette train motion` says of its modules: {} for other ones, and for none."""
+    said: dict[str, Any] = checkpoint.configs.get("motion_adapter", {}).get("noisette", {})
+    return said
 
 
 def read_clips(recipe: Recipe) -> tuple[Clip | None, Clip | None]:
@@ -183,15 +224,20 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     if prompts[-1][0] >= recipe.num_frames:
         raise UserError(f"--prompt names frame {prompts[-1][0]}: the clip's last is {recipe.num_frames - 1}")
     words, scale = parse_motion(recipe.motion)
-    if words:
-        prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
     tied = recipe.motion_adapter != NONE
+    if words and tied:
+        prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
     window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
+    moved = moved_by(recipe, ours(checkpoint))
+    strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to))
     written = frames * times if recipe.loop else (frames - 1) * times + 1
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
-    return ClipPlan(written, times, fps, codec, base, mask, prompts, walk, window, tied, scale)
+    return ClipPlan(
+        written, times, fps, codec, base, mask, prompts, walk, window, tied, scale, moved,
+        strength if moved else 0.0, ours(checkpoint).get("shared_noise", 0.0),
+    )  # fmt: skip
 
 
 def window_of(adapter: dict[str, Any], num_frames: int) -> int:
@@ -218,12 +264,16 @@ def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:
 
 def notes(recipe: Recipe, mode: str, size: Size, base: Clip | None) -> list[str]:
     """What is worth a note, a line each."""
-    found = []
+    found: list[str] = []
+    if not recipe.moving:
+        return found
     if base is not None and base.size != (size.width, size.height):
         how = recipe.fit or "crop"
         found.append(
             "the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, size.width, size.height, how)
         )
+    if recipe.motion_adapter == NONE and (rule := moved_by(recipe, {})):
+        found.append(f"no motion modules: the still is moved by the rule {rule!r}, each frame then redrawn by itself")
     if mode == "video2video" and recipe.motion_adapter == NONE:
         found.append("no motion modules: each frame is made by itself from the same noise, and flickers")
     if recipe.codec == "h264" and (size.width % 2 or size.height % 2):

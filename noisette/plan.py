@@ -81,6 +81,8 @@ class Plan:
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
         composing = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
+        if self.clip and self.clip.moved and self.mode == "text2video":
+            composing += int((self.recipe.num_inference_steps or 0) * self.clip.redrawn)
         if self.clip and self.clip.times > 1:
             composing += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return (composing + self.refining_steps) * len(self.seeds)
@@ -259,7 +261,7 @@ def without_effect(recipe: Recipe) -> list[str]:
     """Arguments that the run would ignore, a line each."""
     assert recipe.guidance_scale is not None
     found = []
-    if recipe.motion and recipe.motion_adapter == clip_plan.NONE:
+    if recipe.motion and recipe.motion_adapter == clip_plan.NONE and clip_plan.moved_by(recipe, {}) is None:
         found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
@@ -410,10 +412,11 @@ def plan(
     base_clip, mask_clip = clip_plan.read_clips(recipe)
     if recipe.moving:
         recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
+        if recipe.motion_adapter != clip_plan.NONE:
+            checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
+        recipe = clip_plan.redrawn(recipe, checkpoint)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
-    if recipe.motion_adapter not in (None, "none"):
-        checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])

@@ -51,6 +51,18 @@ MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
 MAX_FRAMES = 10_000
 MAX_SEED = 2**63 - 1
+MOTIONS: dict[str, tuple[str, ...]] = {  # the word itself first
+    "bounce": ("bounce", "bouncing", "bouncing up and down"),
+    "spin": ("spin", "spinning", "turning around"),
+    "zoom in": ("zoom in", "zooming in", "coming closer"),
+    "zoom out": ("zoom out", "zooming out", "going away"),
+    "slide left": ("slide left", "sliding left", "moving to the left"),
+    "slide right": ("slide right", "sliding right", "moving to the right"),
+    "slide up": ("slide up", "sliding up", "rising"),
+    "slide down": ("slide down", "sliding down", "sinking"),
+    "shake": ("shake", "shaking", "trembling"),
+    "wave": ("wave", "waving", "rippling"),
+}
 
 
 def flag(default: Any, help: str, **rules: Any) -> Any:

@@ -48,10 +48,11 @@ def load(
             "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
         }
         if MOTION in checkpoint.configs:
-            networks[MOTION] = from_config(MotionAdapter, checkpoint.configs[MOTION])
+            known = {key: value for key, value in checkpoint.configs[MOTION].items() if key != "noisette"}
+            networks[MOTION] = from_config(MotionAdapter, known)
     for name, network in networks.items():
         fill(network, name, checkpoint.tensors(name), dtype)
-        network.to(where).eval()
+        network.to(where).eval().requires_grad_(False)
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
     tie = insert(networks["unet"], networks[MOTION], motion_scale) if MOTION in networks else Tie()

@@ -8,7 +8,7 @@ denoiser.py     text and noise -> latents
 decoder.py      the autoencoder's half once more, on what the denoiser gives
 upscale.py      small pictures -> twice the size, taught on vectors.py
 image_encoder.py latents -> the text states of what they show
-motion.py       the exported model -> motion modules, taught on clips.py
+motion.py       the exported model -> motion modules, taught on clips that moving.py makes
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
