@@ -102,6 +102,10 @@ class Recipe:
         high=1.0,
         only="image",
     )
+    ip_adapter: str = flag(
+        None, "what sees the base for --image_prompt: FILE.safetensors with image_encoder/ beside it, or a hub id",
+        only="image",
+    )  # fmt: skip
     base_video: str = flag(None, "the clip to start from (video2video)", only="video")
     mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
     num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")
