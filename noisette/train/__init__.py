@@ -5,6 +5,7 @@ data.py         packages -> pictures, captions, text states
 examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
+decoder.py      the autoencoder's half once more, on what the denoiser gives
 upscale.py      small pictures -> twice the size, taught on vectors.py
 image_encoder.py latents -> the text states of what they show
 motion.py       the exported model -> motion modules, taught on clips that moving.py makes
@@ -22,7 +23,18 @@ from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
 from noisette.recipe import check_choice
 
-STEPS = ("data", "autoencoder", "denoiser", "upscale", "image_encoder", "export", "motion", "sheet", "evaluate")
+STEPS = (
+    "data",
+    "autoencoder",
+    "denoiser",
+    "decoder",
+    "upscale",
+    "image_encoder",
+    "export",
+    "motion",
+    "sheet",
+    "evaluate",
+)
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -43,7 +55,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
-    from noisette.train import autoencoder, data, denoiser, export, image_encoder, motion, sheet, upscale
+    from noisette.train import autoencoder, data, decoder, denoiser, export, image_encoder, motion, sheet, upscale
     from noisette.train.checkpoint import keep_start
     from noisette.train.config import read_config
 
@@ -61,6 +73,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             autoencoder.train(folder, config)
         elif step == "denoiser":
             denoiser.train(folder, config, sheet.while_training(folder, config))
+        elif step == "decoder":
+            decoder.train(folder, config)
         elif step == "upscale":
             upscale.train(folder, config)
         elif step == "image_encoder":
