@@ -25,23 +25,33 @@ NETWORKS = ("unet", "vae", "text_encoder")
 IP_ADAPTER, IMAGE_ENCODER = "ip_adapter", "image_encoder"
 MOTION, WEIGHTS = "motion_adapter", "diffusion_pytorch_model.safetensors"
 COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
+LARGEST_CLIP = 1280
 STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
                    "special_tokens_map.json")  # fmt: skip
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+VIDEO_NETWORKS = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
+VIDEO_KINDS = {
+    "WanPipeline": "wan",
+    "WanImageToVideoPipeline": "wan",
+    "LTXPipeline": "ltx-video",
+    "LTXImageToVideoPipeline": "ltx-video",
+    "LTXConditionPipeline": "ltx-video",
+}
 PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Stable Diffusion model on this disk, or known by its small files with the weights to be fetched.
+    """A model on this disk, or known by its small files with the weights to be fetched.
 
-    `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json).
+    `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json;
+    "pipeline": model_index.json, of models of whole clips).
     `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
     `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
-    `kind`: "sd" or "sd-inpaint" (a UNet that also takes a mask and masked-image latents).
+    `kind`: "sd", "sd-inpaint" (a UNet that also takes a mask and masked-image latents), "wan" or "ltx-video".
     `downloads`: what `fetch` would download, "owner/name/file" each.
     """
 
@@ -67,21 +77,55 @@ class Checkpoint:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels to a latent along each side: the grid that a canvas keeps to."""
+        """The grid in pixels that a canvas keeps to: of Stable Diffusion a latent's side, else a token's."""
         vae = self.configs["vae"]
+        if "transformer" in self.configs:
+            patch = self.configs["transformer"].get("patch_size", 1)
+            return self.pixels_to_a_latent * int(patch[-1] if isinstance(patch, list) else patch)
         is_tiny = vae.get("_class_name") == "AutoencoderTiny"
         blocks = vae["encoder_block_out_channels" if is_tiny else "block_out_channels"]
         return int(2 ** (len(blocks) - 1))
 
     @property
     def native_side(self) -> int:
-        """The side of the square that the model was trained on, in pixels."""
+        """The side of the square that the model was trained on, in pixels; models of whole clips take many sizes."""
+        if "transformer" in self.configs:
+            return LARGEST_CLIP
         return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+
+    @property
+    def pixels_to_a_latent(self) -> int:
+        """Along each side, of models of whole clips."""
+        vae = self.configs["vae"]
+        if self.kind == "wan":
+            return int(vae.get("scale_factor_spatial") or 8)
+        return int(
+            vae.get("spatial_compression_ratio") or vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"])
+        )
+
+    @property
+    def frames_to_a_latent(self) -> int:
+        """Frames that one latent stands for, but for the first, which stands for one."""
+        vae = self.configs["vae"]
+        if self.kind == "wan":
+            return int(vae.get("scale_factor_temporal") or 4)
+        if self.kind == "ltx-video":
+            patch, scaling = vae.get("patch_size_t", 1), vae["spatio_temporal_scaling"]
+            return int(vae.get("temporal_compression_ratio") or patch * 2 ** sum(scaling))
+        return 1
+
+    @property
+    def first_frame(self) -> str:
+        """Whether a clip can begin with a given picture: "never", "may" or "must"."""
+        if self.kind != "wan" or self.configs["pipeline"].get("expand_timesteps"):
+            return "may"
+        beside = self.configs["transformer"]["in_channels"] > self.configs["vae"]["z_dim"]
+        return "must" if beside else "never"
 
     @property
     def folder(self) -> Path | None:
         """The diffusers folder, if it is one."""
-        return None if self.is_ldm else self.weights["unet"][0].parent.parent
+        return None if self.is_ldm else self.weights["vae"][0].parent.parent
 
     @property
     def image_encoder(self) -> Path | None:
@@ -169,9 +213,12 @@ def from_folder(
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(f"{model} is no diffusers folder: model_index.json is missing")
-    pipeline = str(read_json(index).get("_class_name"))
-    if not PIPELINE.fullmatch(pipeline):
-        raise UserError(f"{model} is a {pipeline}: only Stable Diffusion 1.x and 2.x run here")
+    pipeline = read_json(index)
+    if pipeline.get("_class_name") in VIDEO_KINDS:
+        return of_clips(model, folder, pipeline, names, downloads)
+    if not PIPELINE.fullmatch(str(pipeline.get("_class_name"))):
+        known = "Stable Diffusion 1.x and 2.x, Wan and LTX-Video"
+        raise UserError(f"{model} is a {pipeline.get('_class_name')}: {known} run here")
     for component in COMPONENTS:
         if not any(name.startswith(component + "/") for name in names):
             raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
@@ -189,6 +236,30 @@ def from_folder(
         for paths in weights.values():
             read_headers(paths)
     return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
+
+
+def of_clips(
+    model: str, folder: Path, pipeline: dict[str, Any], names: list[str], downloads: tuple[str, ...]
+) -> Checkpoint:
+    """A diffusers folder of a model of whole clips. Raises UserError for a component without its files."""
+    networks = networks_of(pipeline)
+    for component in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"):
+        if not any(name.startswith(component + "/") for name in names):
+            raise UserError(f"{model} has no {component}, which its model_index.json names")
+    configs = {network: read_json(folder / network / "config.json") for network in networks}
+    configs |= {"scheduler": read_json(folder / "scheduler" / "scheduler_config.json"), "pipeline": pipeline}
+    weights = {n: tuple(folder / name for name in weight_names(model, n, names)) for n in networks}
+    if not downloads:
+        for paths in weights.values():
+            read_headers(paths)
+    return Checkpoint(model, VIDEO_KINDS[pipeline["_class_name"]], configs, weights, {}, downloads=downloads)
+
+
+def networks_of(pipeline: dict[str, Any]) -> tuple[str, ...]:
+    """The networks that a model_index.json names."""
+    if pipeline.get("_class_name") not in VIDEO_KINDS:
+        return NETWORKS
+    return tuple(name for name in VIDEO_NETWORKS if (pipeline.get(name) or [None])[0])
 
 
 def motion_folder(model: Path) -> Path:

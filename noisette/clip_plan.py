@@ -14,6 +14,7 @@ from noisette.errors import UserError
 from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, MOTIONS, Recipe, parse_seeds
 
 if TYPE_CHECKING:
+    from noisette.catalog import Clips
     from noisette.checkpoint import Checkpoint
     from noisette.clips import Clip
     from noisette.codecs import Codec
@@ -32,6 +33,7 @@ STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
+SEPARATE = ("walk_to", "interpolate", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
 
@@ -122,7 +124,7 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
         "codec": "ffv1" if exact else "h264",
         "motion_adapter": NONE if walks else own,
     }
-    recipe = replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
+    recipe = filled(recipe, values)
     travels = len(parse_travel(recipe.prompt)) > 1
     if recipe.motion_adapter != NONE or mode == "video2video" or walks or travels:
         return recipe
@@ -132,6 +134,55 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
     if scale != 1.0:
         raise UserError(f"--motion {recipe.motion} has no strength without motion modules: see --motion_adapter")
     return replace(recipe, motion=words or STILL)
+
+
+def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with these values where it is open; 0 frames are as many as the model likes."""
+    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) in (None, 0)})
+
+
+def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint, usual: Clips) -> Recipe:
+    """`fill` for models that were trained on clips and make all frames at once. Raises UserError.
+
+    They begin with a picture or with noise, never part-way; what ties separate frames together is not for them.
+    """
+    for name in SEPARATE:
+        if getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(
+                f"--{name} {getattr(recipe, name)} is for models of single frames: {recipe.model} makes whole clips"
+            )
+    if len(parse_travel(recipe.prompt)) > 1:
+        raise UserError(f"--prompt {recipe.prompt!r} changes on the way: {recipe.model} takes one for the whole clip")
+    if parse_motion(recipe.motion)[1] != 1.0:
+        raise UserError(f"--motion {recipe.motion}: {recipe.model} takes words, no strength")
+    if mode == "img2video" and checkpoint.first_frame == "never":
+        raise UserError(f"--base_img {recipe.base_img}: {recipe.model} makes clips of text alone")
+    if mode != "img2video" and checkpoint.first_frame == "must":
+        raise UserError(f"--model {recipe.model} goes on from a picture: give it one by --base_img")
+    if mode == "img2video" and recipe.mask_img is not None:
+        raise UserError(f"--mask_img {recipe.mask_img}: {recipe.model} masks clips (--base_video), not a picture's")
+    if mode == "img2video" and recipe.strength not in (None, 1.0):
+        raise UserError(f"--strength {recipe.strength}: {recipe.model} begins with the picture and pure noise")
+    stride = checkpoint.frames_to_a_latent
+    exact = recipe.strict_mask or recipe.strict_first_frame
+    recipe = filled(
+        recipe,
+        {
+            "num_frames": (base.num_frames - 1) // stride * stride + 1 if base else usual.num_frames,
+            "fps": float(base.fps) if base else usual.fps,
+            "codec": "ffv1" if exact else "h264",
+            "motion_adapter": MODEL,
+            "strength": 1.0 if mode == "img2video" else None,
+        },
+    )
+    frames = recipe.num_frames or 0
+    if (frames - 1) % stride or frames <= stride:
+        below = max((frames - 1) // stride * stride + 1, stride + 1)
+        near = f"{below} and {below + stride}" if below < frames else f"{below}"
+        raise UserError(
+            f"--num_frames {frames} does not suit {recipe.model}: {near} do ({stride} to a latent, and 1)"
+        )
+    return recipe
 
 
 def moved_by(recipe: Recipe, adapter: dict[str, Any]) -> str | None:
@@ -227,7 +278,8 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     tied = recipe.motion_adapter != NONE
     if words and tied:
         prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
-    window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
+    adapter = checkpoint.configs.get("motion_adapter")
+    window = window_of(adapter, recipe.num_frames) if adapter else CHUNK
     moved = moved_by(recipe, ours(checkpoint))
     strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)

@@ -392,7 +392,7 @@ def find_model(name: str) -> Found:
     if where.startswith("builtin:"):
         where = str(BUILTIN / where.removeprefix("builtin:"))
     checkpoint = checkpoints.locate(where)
-    family = FAMILIES[row.family if row else "stable-diffusion"]
+    family = FAMILIES[row.family if row else checkpoint.kind if checkpoint.kind in FAMILIES else "stable-diffusion"]
     if row is None:
         return checkpoint, family, {}, family.max_aspect
     return checkpoint, family, row.defaults, row.max_aspect
@@ -417,10 +417,15 @@ def plan(
     checkpoint, family, defaults, max_aspect = find(recipe.model)
     base_clip, mask_clip = clip_plan.read_clips(recipe)
     if recipe.moving:
-        recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
-        if recipe.motion_adapter != clip_plan.NONE:
-            checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
-        recipe = clip_plan.redrawn(recipe, checkpoint)
+        if family.whole_clips:
+            recipe = clip_plan.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
+        else:
+            recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
+            if recipe.motion_adapter != clip_plan.NONE:
+                checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
+            recipe = clip_plan.redrawn(recipe, checkpoint)
+    elif family.whole_clips:
+        raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
     if recipe.ip_adapter:
         checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
@@ -434,7 +439,8 @@ def plan(
     loras = loras_of(recipe, engine)
     base, mask, notes = read(recipe, base_clip)
     shape = base or base_clip
-    width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
+    native = family.whole_clips.size if family.whole_clips else (checkpoint.native_side,) * 2
+    width, height = written_size(recipe, shape.size if shape else None, native)
     if width * height > MAX_PIXELS:
         raise UserError(f"{width}x{height} are {width * height:,} pixels: at most {MAX_PIXELS:,} are written")
     grid = checkpoint.vae_scale_factor
@@ -448,7 +454,7 @@ def plan(
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
     notes += clip_plan.notes(recipe, mode, size, base_clip)
-    if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
+    if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
         from noisette.names import check_writable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisette import clip_plan, clip_record, generate, moving, names, output
+from noisette import clip_plan, clip_record, generate, moving, names, output, whole_clips
 from noisette.clips import Frame
 from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
@@ -22,6 +22,7 @@ from noisette.reading import Picture
 from noisette.recipe import parse_chain
 from noisette.record import Saved
 from noisette.sampling import Denoise, Level
+from noisette.whole_clips import WholeJob
 
 if TYPE_CHECKING:
     from noisette.clip_plan import ClipPlan
@@ -127,23 +128,32 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
         began = time.perf_counter()
         seeds = (seed, *clip.walk)
         streams = [Varied(each, chain) for each in seeds]
-        job = ClipJob(
-            model, at_frames(prompt, sampled, recipe.loop), recipe, streams, (), size.canvas_width,
-            size.canvas_height, nothing, nothing, progress, plan=plan, clip=sampled,
-        )  # fmt: skip
-        latents, facts = moved(job) if clip.moved else generate.sample(plan.mode, job)
-        if clip.times > 1:
-            known = spread_out(latents, clip, recipe.loop)
-            between = replace(recipe, strength=clip_plan.BETWEEN)
-            here = at_frames(prompt, clip, recipe.loop)
-            filled = replace(job, recipe=between, clip=clip, known=known, held_every=clip.times, prompt=here)
-            latents, _ = generate.sample("img2video", filled)
-        yield ClipResult(
-            seed,
-            frames_of(plan, model, latents),
-            began,
-            {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)},
-        )
+        canvas = size.canvas_width, size.canvas_height
+        if plan.family.whole_clips:
+            wide = WholeJob(model, prompt, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan)
+            latents, facts = whole_clips.sample(wide)
+            images = whole_clips.decoded(wide, latents)
+        else:
+            here = at_frames(prompt, sampled, recipe.loop)
+            job = ClipJob(
+                model, here, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan, clip=sampled
+            )
+            latents, facts = moved(job) if clip.moved else generate.sample(plan.mode, job)
+            if clip.times > 1:
+                latents = between(job, latents, at_frames(prompt, clip, recipe.loop))
+            images = (model.decode(np.ascontiguousarray(latents[:, :, i]))[0] for i in range(clip.num_frames))
+        said = {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)}
+        yield ClipResult(seed, frames_of(plan, images), began, said)
+
+
+def between(job: ClipJob, latents: Array, prompt: Any) -> Array:
+    """New frames between those of latents [1, C, f, h, w]: mixtures of neighbours, denoised while these are held."""
+    clip, recipe = job.plan.clip, job.recipe
+    assert clip is not None
+    known = spread_out(latents, clip, recipe.loop)
+    less = replace(recipe, strength=clip_plan.BETWEEN)
+    filled = replace(job, recipe=less, clip=clip, known=known, held_every=clip.times, prompt=prompt)
+    return generate.sample("img2video", filled)[0]
 
 
 def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
@@ -195,14 +205,13 @@ def spread_out(latents: Array, clip: ClipPlan, loop: bool) -> Array:
     return np.ascontiguousarray(frames.swapaxes(0, 1)[None])
 
 
-def frames_of(plan: Plan, model: Any, latents: Array) -> Iterator[Frame]:
-    """Latents [1, C, F, h, w] to finished frames, one after another."""
-    for i, (base, mask) in enumerate(clip_plan.inputs_of(plan)):
+def frames_of(plan: Plan, images: Iterator[Array]) -> Iterator[Frame]:
+    """Images [3, H, W] as the model decodes them to finished frames, one after another."""
+    for i, ((base, mask), image) in enumerate(zip(clip_plan.inputs_of(plan), images, strict=True)):
         if i == 0 and plan.recipe.strict_first_frame and base is not None:
             yield np.ascontiguousarray(base.data)
-            continue
-        image = model.decode(np.ascontiguousarray(latents[:, :, i]))[0]
-        yield finish(replace(plan, base=base, mask=mask), [image])[0].data
+        else:
+            yield finish(replace(plan, base=base, mask=mask), [image])[0].data
 
 
 def held(plan: Plan) -> clip_record.Held | None:

@@ -19,6 +19,7 @@ LAYERS = (  # each may import those before it
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
     {"finish"},
     {"generate", "output"},
+    {"whole_clips"},
     {"video"},
     {"verify"},
     {"judge", "optimize", "speed"},
