@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from noisette.judge.motion import first_frame_error, flicker, motion_of, shift_between
+from noisette.judge.motion import motion_of
+from noisette.steadiness import first_frame_error, flicker, shift_between
 from noisette.train.clips import moved
 
 
