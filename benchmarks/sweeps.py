@@ -28,9 +28,10 @@ sys.path.insert(0, str(ROOT))
 from noisette import engines, output  # noqa: E402
 from noisette.bench.axes import cells, read_sweep  # noqa: E402
 from noisette.bench.cells import Cell, resolve  # noqa: E402
-from noisette.bench.make import Made  # noqa: E402
+from noisette.bench.derived import derive  # noqa: E402
+from noisette.bench.make import Made, Maker  # noqa: E402
 from noisette.bench.report import report  # noqa: E402
-from noisette.bench.run import missing, run  # noqa: E402
+from noisette.bench.run import make, missing, run  # noqa: E402
 from noisette.bench.store import Store  # noqa: E402
 from noisette.engines import Networks  # noqa: E402
 from noisette.generate import generate  # noqa: E402
@@ -60,15 +61,18 @@ def kills(count: int, folder: Path, times: int = 30) -> None:
     command = [sys.executable, "-m", "noisette", "sweep", *fixed, "--sweep", *axes, "--out"]
     killed = folder / "killed"
     landed = []
-    for _ in range(times):
+    for turn in range(times):
         before = len(Store(killed).done())
         process = subprocess.Popen(
             [*command, str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        target = before + draw.randint(0, 2 * count // (times + 1))
-        while len(Store(killed).done()) < target and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.15))
+        if turn % 3 == 2:  # anywhere: while it starts, plans, loads
+            time.sleep(draw.uniform(0, 6))
+        else:  # between two cells that land
+            target = before + draw.randint(1, 2 * count // (times + 1))
+            while len(Store(killed).done()) < target and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.wait()
         landed.append(len(Store(killed).done()))
@@ -132,7 +136,7 @@ def store(count: int, folder: Path) -> None:
             "provenance": facts,
             "cell": {"address": cell.address, "at": cell.at},
         }
-        place.land(cell, Made(cell.address, picture, metadata))
+        place.land(cell, Made(cell.address, picture, metadata, derive(picture, None, None)))
     print(f"{len(found):,} cells")
     tasks: dict[str, Callable[[], object]] = {
         "plan all cells": lambda: asked(

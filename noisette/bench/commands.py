@@ -28,16 +28,17 @@ def sweep_parser(prog: str) -> Parser:
     """The recipe's flags, and the axes."""
     parser = Parser(
         prog=prog,
-        description="Make a picture for each combination of values; a second run makes what is missing.",
+        description="Make a picture or a clip for each combination of values; a second run makes what is missing.",
         epilog="An axis: steps=5..50:5 (inclusive), sampler=euler,heun, seed=0..7, img_w+img_h=128+128,192+128"
-        " (zipped), or a file: .toml with [recipe], [axes], where; .csv with a cell a row.",
+        " (zipped), or a file: .toml with [recipe], [axes], where; .csv with a cell a row. With a flag or an axis"
+        " of clips (--num_frames 16) the cells are clips.",
     )
     parser.add_argument(
         "--sweep", nargs="+", action="extend", default=[], metavar="AXIS", help="NAME=VALUES, or a TOML or CSV file"
     )
     only = "only cells with, say, 'steps <= 20 or sampler != heun'"
     parser.add_argument("--where", action="append", default=[], metavar="TEXT", help=only)
-    add_recipe_flags(parser, "image")
+    add_recipe_flags(parser, "image", "video")
     add_report_flags(parser)
     parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
     parser.add_argument("--on", metavar="WHERE", help="ray: a Ray cluster or this machine; ray://host:10001")
@@ -130,8 +131,8 @@ def report(argv: Sequence[str], prog: str) -> int:
 
 
 def measure(argv: Sequence[str], prog: str) -> int:
-    """Prints the numbers of pictures, of pairs, or of two sets."""
-    parser = Parser(prog=prog, description="Measure pictures, alone, against references or as sets.")
+    """Prints the numbers of pictures and clips, of pairs, or of two sets."""
+    parser = Parser(prog=prog, description="Measure pictures and clips, alone, against references or as sets.")
     parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
     parser.add_argument("--reference", metavar="PATH", help="a file, or a folder with files of the same names")
     parser.add_argument("--against", metavar="DIR", help="FID and KID between the pictures and this folder's")
@@ -179,7 +180,7 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     """Makes the pictures of files again, from their own recipes."""
     parser = Parser(prog=prog, description="Make pictures again from the recipes inside files and folders.")
     parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
-    add_recipe_flags(parser, "image")
+    add_recipe_flags(parser, "image", "video")
     parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     values = parser.parse(argv)
@@ -190,7 +191,7 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     for saved in make_again(values.places, given, Path(values.out)):
         made += 1
         print(json.dumps(saved.describe(), ensure_ascii=False) if values.json else saved.to_text(), flush=True)
-    print(f"{made:,} pictures made again in {values.out}", file=sys.stderr)
+    print(f"{made:,} files made again in {values.out}", file=sys.stderr)
     return 0
 
 

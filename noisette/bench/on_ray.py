@@ -19,11 +19,13 @@ from typing import Any
 
 import noisette
 from noisette.bench.cells import Cell, batches
-from noisette.bench.make import Made, Maker
+from noisette.bench.make import Made, MadeClip, Maker
 from noisette.bench.run import POLL, Landed
 from noisette.bench.store import Store
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
+
+Answer = tuple[list["Made | MadeClip"], str]  # what is finished of a batch, and why the rest failed
 
 DEATHS = 4  # workers a batch may take with it: one that kills them must end
 START = 600.0  # seconds without any worker until a cluster counts as full
@@ -38,9 +40,9 @@ class Worker:
     def ready(self) -> None:
         """Answers once the actor has a place."""
 
-    def make(self, batch: Sequence[Cell]) -> tuple[list[Made], str]:
+    def make(self, batch: Sequence[Cell]) -> Answer:
         """The finished cells of a batch, and why the others failed."""
-        made: list[Made] = []
+        made: list[Made | MadeClip] = []
         try:
             made.extend(self._maker.make(batch))
         except UserError as error:
@@ -214,7 +216,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def land(answer: tuple[list[Made], str], batch: list[Cell], store: Store) -> Iterator[Landed]:
+def land(answer: Answer, batch: list[Cell], store: Store) -> Iterator[Landed]:
     """Writes a batch that came back; what did not come back failed."""
     made, error = answer
     by_address = {one.address: one for one in made}

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from noisette.bench import measures, sheet
+from noisette.bench import clip_measures, measures, sheet
 from noisette.bench.entries import (
     Entry,
     axes_of,
@@ -28,7 +28,7 @@ from noisette.recipe import FIELDS, nearest
 
 PAGE = Path(__file__).parent / "page.html"
 EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
-QUALITY = ("psnr", "seam_excess", "sharpness")  # what the plot begins with, the first that is there
+QUALITY = ("psnr", "seam_excess", "flicker", "sharpness")  # what the plot begins with, the first that is there
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
         "x": numeric[0] if numeric else "seconds",
         "y": here[0],
         "series": series[0] if series else None,
-        "measures": measures.ABOUT,
+        "measures": measures.ABOUT | (clip_measures.ABOUT if first.moving else {}),
         "environment": environment(entries),
         "notes": notes,
         "entries": [
