@@ -23,9 +23,11 @@ from noisette import pixels
 from noisette.errors import UserError
 
 if TYPE_CHECKING:
+    from noisette.checkpoint import Checkpoint
     from noisette.engines import Networks
     from noisette.families.stable_diffusion import Conditions
     from noisette.plan import Plan
+    from noisette.reading import Picture
 
 Array = NDArray[np.float32]
 
@@ -87,17 +89,23 @@ def load(folder: Path) -> ImageEncoder:
     return ImageEncoder(weights, tuple(config["strides"]), config["side"], config["tokens"], config["width"], digest)
 
 
+def latents(encoder: ImageEncoder, checkpoint: Checkpoint, networks: Networks, picture: Picture) -> Array:
+    """Scaled latents [1, C, side, side] of a picture brought into a square, its edges repeated."""
+    side = encoder.side * checkpoint.vae_scale_factor
+    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(picture, side, side, "pad")))
+    scaled: Array = mean * np.float32(checkpoint.configs["vae"].get("scaling_factor", 1.0))
+    return scaled
+
+
 def prompted(conditions: Conditions, plan: Plan, networks: Networks) -> tuple[Conditions, dict[str, Any]]:
     """The conditions turned from what was said to what the base shows, by `image_prompt`, and what the file says.
 
-    Linear, token by token. The base is brought into a square of the encoder's side, its edges repeated.
+    Linear, token by token.
     """
     assert plan.base is not None
     assert plan.checkpoint.image_encoder is not None
     encoder = load(plan.checkpoint.image_encoder)
-    side = encoder.side * plan.checkpoint.vae_scale_factor
-    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(plan.base, side, side, "pad")))
-    states, _ = encoder.encode(mean * np.float32(plan.checkpoint.configs["vae"].get("scaling_factor", 1.0)))
+    states, _ = encoder.encode(latents(encoder, plan.checkpoint, networks, plan.base))
     scale = np.float32(plan.recipe.image_prompt)
     positive = (1 - scale) * conditions.positive + scale * states
     said = {"image_encoder": f"{plan.checkpoint.image_encoder.name} {encoder.hash[:12]}"}

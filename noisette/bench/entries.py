@@ -15,6 +15,7 @@ from noisette.bench.axes import parse_axis
 from noisette.bench.derived import Derived
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
+from noisette.bench.similarity import Judge, similarity
 from noisette.errors import UserError
 from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
@@ -23,6 +24,7 @@ from noisette.reading import Picture, read, resolve
 from noisette.recipe import FIELDS, Recipe, from_mapping, nearest
 from noisette.verify import files_in
 
+KEEP_EVERY = 200  # similarities
 UNLIKE = ("engine", "device", "precision", "model", "seed")  # axes that come last in a grid
 
 
@@ -216,6 +218,24 @@ def paired(entry: Entry, target: Entry, folder: Path) -> Entry:
         if kept.parent.is_dir():
             write_text(kept, json.dumps(found))
     return replace(entry, pair=found["pair"])
+
+
+def with_similarity(entries: Sequence[Entry], judge: Judge, folder: Path) -> list[Entry]:
+    """Each entry with the similarity of its picture to its prompt, kept beside the cells of a store."""
+    kept = folder / "derived" / f"similarity-{judge.key}.json"
+    try:
+        known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    found = []
+    for i, entry in enumerate(entries):
+        key = entry.claims["pixels"] + entry.recipe.prompt
+        if key not in known:
+            known[key] = similarity(judge, entry.path, entry.recipe.prompt)
+        found.append(replace(entry, pair={"similarity": known[key], **entry.pair}))
+        if kept.parent.is_dir() and (i % KEEP_EVERY == 0 or i == len(entries) - 1):
+            write_text(kept, json.dumps(known))
+    return found
 
 
 def pair_numbers(entry: Entry, target: Entry) -> Numbers:

@@ -12,6 +12,7 @@ from noisette.bench import clip_measures, measures
 from noisette.bench.entries import edit_of, start_of
 from noisette.bench.features import Distance, Encoder, distance
 from noisette.bench.measures import Numbers
+from noisette.bench.similarity import Judge, similarity
 from noisette.clips import frames, is_clip, probe
 from noisette.errors import UserError
 from noisette.metadata import read_metadata
@@ -57,24 +58,40 @@ def pictures(place: str) -> list[Path]:
     return found
 
 
-def measure(places: Sequence[str], reference: str | None) -> Iterator[Measured]:
-    """Numbers of every picture; with a reference (a file, or a folder matched by name) to that as well."""
+def measure(
+    places: Sequence[str], reference: str | None, judge: Judge | None = None, prompt: str | None = None
+) -> Iterator[Measured]:
+    """Numbers of every file; with a reference (a file, or a folder matched by name) to that as well.
+
+    With a judge the similarity to `prompt`, or to the prompt of the file's recipe. Raises UserError.
+    """
     measures.need_skimage()
     paths = [path for place in places for path in files(place)]
     partner = partners(paths, reference) if reference is not None else None
     encoder: Encoder | None = None
     for path in paths:
+        said = similarity_of(path, judge, prompt) if judge else {}
         if is_clip(path):
-            yield Measured(path, clip_numbers(path, partner(path) if partner else None))
+            yield Measured(path, clip_numbers(path, partner(path) if partner else None) | said)
             continue
         encoder = encoder or (Encoder() if partner else None)
         picture = read(path)
-        numbers = measures.of_picture(picture) | edit_numbers(path)
+        numbers = measures.of_picture(picture) | edit_numbers(path) | said
         if partner and encoder and (target := partner(path)):
             other = read(target)
             numbers |= measures.of_pair(picture, other)
             numbers["perceptual"] = encoder.perceptual(picture, other)
         yield Measured(path, numbers)
+
+
+def similarity_of(path: Path, judge: Judge, prompt: str | None) -> Numbers:
+    """To the text, or to that of the file's own recipe; nothing where there is neither. Raises UserError."""
+    if prompt is None:
+        try:
+            prompt = from_mapping(read_metadata(path)["recipe"]).prompt
+        except UserError:
+            return {}
+    return {"similarity": similarity(judge, path, prompt)}
 
 
 def partners(paths: Sequence[Path], reference: str) -> Callable[[Path], Path | None]:
