@@ -33,9 +33,10 @@ THINGS = ("red apple", "alien", "rocket", "robot", "penguin", "strawberry", "sno
 def motion(model: str, clips: int, steps: int) -> None:
     """A row for each motion: clips that obey it, flicker, first-frame error of image to video."""
     from noisette import engines, video
-    from noisette.judge.motion import SLIDES, first_frame_error, flicker, motion_of
+    from noisette.judge.motion import SLIDES, motion_of
     from noisette.plan import plan
     from noisette.recipe import Recipe
+    from noisette.steadiness import first_frame_error, flicker
 
     side = plan(Recipe(prompt="a", model=model)).checkpoint.native_side
     asked: dict[str, Any] = {"model": model, "num_frames": 16, "num_inference_steps": steps}

@@ -27,6 +27,8 @@ from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER
 from noisette.errors import UserError
 
 if TYPE_CHECKING:
+    from noisette.checkpoint import Checkpoint
+    from noisette.engines import Networks
     from noisette.families.stable_diffusion import Conditions
     from noisette.plan import Plan
     from noisette.reading import Picture
@@ -93,6 +95,14 @@ def load(folder: Path) -> ImageEncoder:
     return ImageEncoder(weights, tuple(config["strides"]), config["side"], config["tokens"], config["width"], digest)
 
 
+def latents(encoder: ImageEncoder, checkpoint: Checkpoint, networks: Networks, picture: Picture) -> Array:
+    """Scaled latents [1, C, side, side] of a picture brought into a square, its edges repeated."""
+    side = encoder.side * checkpoint.vae_scale_factor
+    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(picture, side, side, "pad")))
+    scaled: Array = mean * np.float32(checkpoint.configs["vae"].get("scaling_factor", 1.0))
+    return scaled
+
+
 def prompted(conditions: Conditions, plan: Plan, networks: Any) -> tuple[Conditions, dict[str, Any]]:
     """The conditions turned from what was said to what the base shows, by `image_prompt`, and what the file says."""
     assert plan.base is not None
@@ -107,13 +117,10 @@ def prompted(conditions: Conditions, plan: Plan, networks: Any) -> tuple[Conditi
         return replace(conditions, positive=positive, negative=negative), {}
     assert plan.checkpoint.image_encoder is not None
     encoder = load(plan.checkpoint.image_encoder)
-    side = encoder.side * plan.checkpoint.vae_scale_factor
-    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(plan.base, side, side, "pad")))
-    states, _ = encoder.encode(mean * np.float32(plan.checkpoint.configs["vae"].get("scaling_factor", 1.0)))
-    positive = ((1 - scale) * conditions.positive + scale * states).astype(np.float32)
-    return replace(conditions, positive=positive), {
-        "image_encoder": f"{plan.checkpoint.image_encoder.name} {encoder.hash[:12]}"
-    }
+    states, _ = encoder.encode(latents(encoder, plan.checkpoint, networks, plan.base))
+    positive = (1 - scale) * conditions.positive + scale * states
+    said = {"image_encoder": f"{plan.checkpoint.image_encoder.name} {encoder.hash[:12]}"}
+    return replace(conditions, positive=positive.astype(np.float32)), said
 
 
 def clip_pixels(picture: Picture, side: int) -> Array:

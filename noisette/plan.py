@@ -39,6 +39,7 @@ SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", 
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
+Clips = tuple["Clip | None", "Clip | None"]
 NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
@@ -405,17 +406,18 @@ def plan(
     download: bool = True,
     find: Callable[[str], Found] = find_model,
     read: Callable[[Recipe, Clip | None], Inputs] = read,
+    read_clips: Callable[[Recipe], Clips] = clip_plan.read_clips,
 ) -> Plan:
     """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
 
     What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
-    may pass a `find` and a `read` that remember models and inputs.
+    may pass a `find`, a `read` and a `read_clips` that remember models and inputs.
     """
     if recipe.checkpoint_every and recipe.seed == "":
         raise UserError("--checkpoint_every needs --seed: a second run must make the same picture to go on")
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find(recipe.model)
-    base_clip, mask_clip = clip_plan.read_clips(recipe)
+    base_clip, mask_clip = read_clips(recipe)
     if recipe.moving:
         if family.whole_clips:
             recipe = clip_plan.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
@@ -453,7 +455,7 @@ def plan(
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
-    notes += clip_plan.notes(recipe, mode, size, base_clip)
+    notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]
     if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:

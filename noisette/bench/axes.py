@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from noisette.bench.conditions import Condition, parse_condition
+from noisette.clip_plan import NUM_FRAMES
 from noisette.errors import UserError
 from noisette.recipe import ALIASES, FIELDS, Recipe, check_field, kind, nearest, parse, parse_seeds
 
@@ -26,7 +27,7 @@ NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::({NUMBER}))?")
 FILE_KEYS = ("recipe", "axes", "where", "reference")
 
-Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture
+Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture or clip
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,6 @@ def make_axis(head: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
     if not rows:
         raise UserError(f"--sweep {head} has no values")
     for name in names:
-        if FIELDS[name].metadata.get("only") == "video":
-            raise UserError(f"--sweep {name} is of clips: a sweep makes pictures")
         if not FIELDS[name].metadata.get("alters", True):
             raise UserError(f"--sweep {name} changes nothing: pictures do not depend on it")
     for row in rows:
@@ -204,8 +203,6 @@ def from_toml(text: str) -> Sweep:
             raise UserError(f"unknown key {key!r}{nearest(key, FILE_KEYS)}; there are: {', '.join(FILE_KEYS)}")
     given = {field_name(name): plain(field_name(name), value) for name, value in values.get("recipe", {}).items()}
     for name, value in given.items():
-        if FIELDS[name].metadata.get("only") == "video":
-            raise UserError(f"{name} is of clips: a sweep makes pictures")
         check_field(name, value)
     where = values.get("where", [])
     conditions = [where] if isinstance(where, str) else where
@@ -240,13 +237,29 @@ def plain(name: str, value: Any) -> Any:
     return float(value) if kind(name) is float and type(value) is int else value
 
 
+def base_of(sweep: Sweep) -> Recipe:
+    """What all cells share. A field of clips makes each a clip, of as many frames as video.py makes.
+
+    Raises UserError where pictures' own fields stand beside clips' own.
+    """
+    names = [*sweep.given, *(name for axis in sweep.axes for name in axis.names)]
+    only = {word: [n for n in names if FIELDS[n].metadata.get("only") == word] for word in ("image", "video")}
+    if only["image"] and only["video"]:
+        raise UserError(
+            f"--{only['image'][0]} is of pictures, --{only['video'][0]} of clips: a sweep makes one or the other"
+        )
+    counted = {"num_frames", "base_video"} & set(names)
+    frames: dict[str, Any] = {"num_frames": NUM_FRAMES} if only["video"] and not counted else {}
+    return replace(Recipe(), **frames, **sweep.given)
+
+
 def cells(sweep: Sweep) -> Iterator[Cell]:
-    """The crossed axes in order, the last fastest, a recipe of one picture each; conditions applied.
+    """The crossed axes in order, the last fastest, a recipe of one picture or clip each; conditions applied.
 
     Without a seed it is 0, so that a second run finds the first one's pictures; several seeds become an axis.
     Raises UserError where nothing is left or there are too many.
     """
-    base = replace(Recipe(), **sweep.given)
+    base = base_of(sweep)
     axes = list(sweep.axes)
     if not any("seed" in axis.names for axis in axes):
         axes.append(Axis(("seed",), tuple((str(s),) for s in parse_seeds(base.seed or "0", base.count))))

@@ -239,7 +239,6 @@ MISTAKES = {
     "--sweep steps=1 --on ray --workers 0": "1 to 1000",
     "--sweep steps=1,2 --rows sampler": "--rows sampler is no axis of the sweep; there are: num_inference_steps",
     "--sweep steps=1,2 --reference sampler=heun": "--reference sampler is no axis of the sweep",
-    "--sweep num_frames=2,4": "a sweep makes pictures",
     "--sweep steps=1 --out store": "format 99",
     "--sweep steps=1 --out garbage": "not the mark of a store",
     "--sweep steps=1 --out typo.toml": "typo.toml",
