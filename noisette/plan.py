@@ -428,6 +428,8 @@ def plan(
             recipe = clip_plan.redrawn(recipe, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.clip_skip:
+        checkpoint = checkpoints.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
         checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)

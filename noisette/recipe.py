@@ -147,6 +147,7 @@ class Recipe:
     variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    clip_skip: int = flag(0, "layers that the text encoder leaves out at its end", low=0, high=31)
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)
