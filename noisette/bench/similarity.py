@@ -110,12 +110,12 @@ class Clip:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
-        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         place = str(self._folder)
         try:
             model: Any = CLIPModel.from_pretrained(place, use_safetensors=True, local_files_only=True)
-            tokenizer: Any = CLIPTokenizerFast.from_pretrained(place, local_files_only=True)
+            tokenizer: Any = CLIPTokenizer.from_pretrained(place, local_files_only=True)
             processor: Any = CLIPImageProcessor.from_pretrained(place, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(f"--similarity {place} can't be loaded: {str(error).partition(chr(10))[0]}") from None
