@@ -20,6 +20,16 @@ class Family:
     guidance_scale: float
     sampler: str
     max_aspect: float | None = None
+    whole_clips: Clips | None = None
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Of models that were trained on clips: what they make where nothing is asked. `size`: (width, height)."""
+
+    num_frames: int
+    fps: float
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Model:
     motion_adapter: str | None = None
 
 
+FLOW_SAMPLERS = tuple(name for name in SAMPLERS if name != "ddim")
+
 FAMILIES = {
     family.name: family
     for family in (
@@ -48,6 +60,28 @@ FAMILIES = {
             steps=25,
             guidance_scale=7.5,
             sampler="dpmpp_2m",
+        ),
+        Family(
+            "wan",
+            "noisette.families.wan",
+            samplers=FLOW_SAMPLERS,
+            schedules=("model",),
+            engines=("torch",),
+            steps=50,
+            guidance_scale=5.0,
+            sampler="unipc",
+            whole_clips=Clips(81, 16.0, (832, 480)),
+        ),
+        Family(
+            "ltx-video",
+            "noisette.families.ltx",
+            samplers=FLOW_SAMPLERS,
+            schedules=("model",),
+            engines=("torch",),
+            steps=50,
+            guidance_scale=3.0,
+            sampler="euler",
+            whole_clips=Clips(161, 25.0, (704, 512)),
         ),
     )
 }
@@ -100,6 +134,48 @@ MODELS = {
             "a well-liked fine-tune of Stable Diffusion 1.5",
             "CreativeML OpenRAIL-M",
             motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
+        ),
+        Model(
+            "wan-2.1-1.3b",
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            "wan",
+            "Wan 2.1, text to video at 832x480, small",
+            "Apache-2.0",
+        ),
+        Model(
+            "wan-2.1-i2v",
+            "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            "wan",
+            "Wan 2.1, image to video at 832x480",
+            "Apache-2.0",
+        ),
+        Model(
+            "wan-2.2-5b",
+            "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+            "wan",
+            "Wan 2.2, text and image to video at 1280x704",
+            "Apache-2.0",
+        ),
+        Model(
+            "wan-2.2",
+            "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+            "wan",
+            "Wan 2.2, text to video, two transformers of 14 billion parameters",
+            "Apache-2.0",
+        ),
+        Model(
+            "wan-2.2-i2v",
+            "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+            "wan",
+            "Wan 2.2, image to video, two transformers of 14 billion parameters",
+            "Apache-2.0",
+        ),
+        Model(
+            "ltx-video",
+            "Lightricks/LTX-Video",
+            "ltx-video",
+            "LTX-Video, text and image to video, fast",
+            "LTX-Video Open Weights",
         ),
     )
 }

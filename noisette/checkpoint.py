@@ -22,25 +22,36 @@ from noisette.errors import UserError
 from noisette.tensors import Tensor, read_header, read_headers
 
 NETWORKS = ("unet", "vae", "text_encoder")
+IP_ADAPTER, IMAGE_ENCODER = "ip_adapter", "image_encoder"
 MOTION, WEIGHTS = "motion_adapter", "diffusion_pytorch_model.safetensors"
 COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
+LARGEST_CLIP = 1280
 STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
                    "special_tokens_map.json")  # fmt: skip
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+VIDEO_NETWORKS = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
+VIDEO_KINDS = {
+    "WanPipeline": "wan",
+    "WanImageToVideoPipeline": "wan",
+    "LTXPipeline": "ltx-video",
+    "LTXImageToVideoPipeline": "ltx-video",
+    "LTXConditionPipeline": "ltx-video",
+}
 PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Stable Diffusion model on this disk, or known by its small files with the weights to be fetched.
+    """A model on this disk, or known by its small files with the weights to be fetched.
 
-    `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json).
+    `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json;
+    "pipeline": model_index.json, of models of whole clips).
     `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
     `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
-    `kind`: "sd" or "sd-inpaint" (a UNet that also takes a mask and masked-image latents).
+    `kind`: "sd", "sd-inpaint" (a UNet that also takes a mask and masked-image latents), "wan" or "ltx-video".
     `downloads`: what `fetch` would download, "owner/name/file" each.
     """
 
@@ -66,21 +77,55 @@ class Checkpoint:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels to a latent along each side: the grid that a canvas keeps to."""
+        """The grid in pixels that a canvas keeps to: of Stable Diffusion a latent's side, else a token's."""
         vae = self.configs["vae"]
+        if "transformer" in self.configs:
+            patch = self.configs["transformer"].get("patch_size", 1)
+            return self.pixels_to_a_latent * int(patch[-1] if isinstance(patch, list) else patch)
         is_tiny = vae.get("_class_name") == "AutoencoderTiny"
         blocks = vae["encoder_block_out_channels" if is_tiny else "block_out_channels"]
         return int(2 ** (len(blocks) - 1))
 
     @property
     def native_side(self) -> int:
-        """The side of the square that the model was trained on, in pixels."""
+        """The side of the square that the model was trained on, in pixels; models of whole clips take many sizes."""
+        if "transformer" in self.configs:
+            return LARGEST_CLIP
         return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+
+    @property
+    def pixels_to_a_latent(self) -> int:
+        """Along each side, of models of whole clips."""
+        vae = self.configs["vae"]
+        if self.kind == "wan":
+            return int(vae.get("scale_factor_spatial") or 8)
+        return int(
+            vae.get("spatial_compression_ratio") or vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"])
+        )
+
+    @property
+    def frames_to_a_latent(self) -> int:
+        """Frames that one latent stands for, but for the first, which stands for one."""
+        vae = self.configs["vae"]
+        if self.kind == "wan":
+            return int(vae.get("scale_factor_temporal") or 4)
+        if self.kind == "ltx-video":
+            patch, scaling = vae.get("patch_size_t", 1), vae["spatio_temporal_scaling"]
+            return int(vae.get("temporal_compression_ratio") or patch * 2 ** sum(scaling))
+        return 1
+
+    @property
+    def first_frame(self) -> str:
+        """Whether a clip can begin with a given picture: "never", "may" or "must"."""
+        if self.kind != "wan" or self.configs["pipeline"].get("expand_timesteps"):
+            return "may"
+        beside = self.configs["transformer"]["in_channels"] > self.configs["vae"]["z_dim"]
+        return "must" if beside else "never"
 
     @property
     def folder(self) -> Path | None:
         """The diffusers folder, if it is one."""
-        return None if self.is_ldm else self.weights["unet"][0].parent.parent
+        return None if self.is_ldm else self.weights["vae"][0].parent.parent
 
     @property
     def image_encoder(self) -> Path | None:
@@ -91,9 +136,14 @@ class Checkpoint:
         return beside if (beside / "config.json").is_file() else None
 
     @property
+    def sees(self) -> bool:
+        """Whether a picture can stand for a prompt: by an IP-Adapter or by an image encoder beside the model."""
+        return IP_ADAPTER in self.weights or self.image_encoder is not None
+
+    @property
     def has_motion(self) -> bool:
-        """Whether the folder holds motion modules (AnimateDiff's component `motion_adapter`)."""
-        return self.folder is not None and (self.folder / MOTION / "config.json").is_file()
+        """Whether motion modules lie in the folder (AnimateDiff's component `motion_adapter`) or beside it."""
+        return self.folder is not None and (motion_folder(self.folder) / "config.json").is_file()
 
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":
@@ -163,9 +213,12 @@ def from_folder(
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(f"{model} is no diffusers folder: model_index.json is missing")
-    pipeline = str(read_json(index).get("_class_name"))
-    if not PIPELINE.fullmatch(pipeline):
-        raise UserError(f"{model} is a {pipeline}: only Stable Diffusion 1.x and 2.x run here")
+    pipeline = read_json(index)
+    if pipeline.get("_class_name") in VIDEO_KINDS:
+        return of_clips(model, folder, pipeline, names, downloads)
+    if not PIPELINE.fullmatch(str(pipeline.get("_class_name"))):
+        known = "Stable Diffusion 1.x and 2.x, Wan and LTX-Video"
+        raise UserError(f"{model} is a {pipeline.get('_class_name')}: {known} run here")
     for component in COMPONENTS:
         if not any(name.startswith(component + "/") for name in names):
             raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
@@ -185,12 +238,75 @@ def from_folder(
     return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
 
 
+def of_clips(
+    model: str, folder: Path, pipeline: dict[str, Any], names: list[str], downloads: tuple[str, ...]
+) -> Checkpoint:
+    """A diffusers folder of a model of whole clips. Raises UserError for a component without its files."""
+    networks = networks_of(pipeline)
+    for component in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"):
+        if not any(name.startswith(component + "/") for name in names):
+            raise UserError(f"{model} has no {component}, which its model_index.json names")
+    configs = {network: read_json(folder / network / "config.json") for network in networks}
+    configs |= {"scheduler": read_json(folder / "scheduler" / "scheduler_config.json"), "pipeline": pipeline}
+    weights = {n: tuple(folder / name for name in weight_names(model, n, names)) for n in networks}
+    if not downloads:
+        for paths in weights.values():
+            read_headers(paths)
+    return Checkpoint(model, VIDEO_KINDS[pipeline["_class_name"]], configs, weights, {}, downloads=downloads)
+
+
+def networks_of(pipeline: dict[str, Any]) -> tuple[str, ...]:
+    """The networks that a model_index.json names."""
+    if pipeline.get("_class_name") not in VIDEO_KINDS:
+        return NETWORKS
+    return tuple(name for name in VIDEO_NETWORKS if (pipeline.get(name) or [None])[0])
+
+
+def motion_folder(model: Path) -> Path:
+    """Where a model's own motion modules are: MODEL/motion_adapter as diffusers saves them, else MODEL-motion."""
+    inside = model / MOTION
+    return inside if inside.is_dir() else model.with_name(f"{model.name}-motion")
+
+
+def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:
+    """The checkpoint with an IP-Adapter (Ye et al. 2023) and the CLIP vision model that it looks through.
+
+    `where`: FILE.safetensors with the folder image_encoder/ beside it, a hub id whose models/ hold both for
+    Stable Diffusion 1.5, or such an id with a file's name behind it. Raises UserError.
+    """
+    file = Path(where).expanduser()
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+\.safetensors))?", where)
+    if not file.exists() and match:
+        from noisette.hub import download
+
+        name = match[2] or "models/ip-adapter_sd15.safetensors"
+        beside = Path(name).parent.as_posix()
+        names = [f"{beside}/image_encoder/{part}" for part in ("config.json", "model.safetensors")]
+        file = download(match[1], [name, *names]) / name
+    folder = file.parent / IMAGE_ENCODER
+    if not file.is_file():
+        raise UserError(f"--ip_adapter {where}: no such file, nor a hub id (owner/name)")
+    if file.suffix != ".safetensors":
+        raise UserError(f"--ip_adapter {where} is no .safetensors file: others can run code on loading")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--ip_adapter {where}: {folder} with CLIP's vision model is missing beside it")
+    if not any(name.startswith("ip_adapter.") for name in read_headers((file,))):
+        raise UserError(f"--ip_adapter {where} holds no tensors named ip_adapter.…: it is something else")
+    parts = [f"{IMAGE_ENCODER}/{path.name}" for path in folder.iterdir()]
+    files = tuple(folder / Path(name).name for name in weight_names(where, IMAGE_ENCODER, parts))
+    read_headers(files)
+    configs = checkpoint.configs | {IMAGE_ENCODER: read_json(folder / "config.json")}
+    weights = checkpoint.weights | {IP_ADAPTER: (file,), IMAGE_ENCODER: files}
+    return replace(checkpoint, configs=configs, weights=weights)
+
+
 def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint with motion modules beside its UNet: "model" for those in its own folder, a folder, a hub id.
+    """The checkpoint with motion modules beside its UNet: "model" for its own, a folder, a hub id.
 
     Raises UserError: not there, damaged, or made for a UNet of other widths.
     """
-    folder = checkpoint.folder / MOTION if where == "model" and checkpoint.folder else Path(where).expanduser()
+    own = where == "model" and checkpoint.folder is not None
+    folder = motion_folder(checkpoint.folder) if own and checkpoint.folder else Path(where).expanduser()
     missing: tuple[str, ...] = ()
     if not folder.exists() and HUB_ID.fullmatch(where):
         from noisette.hub import download

@@ -119,11 +119,9 @@ def image(argv: Sequence[str], prog: str) -> int:
 
 def video(argv: Sequence[str], prog: str) -> int:
     """Makes clips. Returns 0, or 1 when a kept pixel differs in a written file."""
-    from noisette.clip_plan import NUM_FRAMES
-
     values = recipe_parser("video", prog).parse(argv)
     recipe = recipe_from(values)
-    return run_recipe(recipe if recipe.moving else replace(recipe, num_frames=NUM_FRAMES), values)
+    return run_recipe(recipe if recipe.moving else replace(recipe, num_frames=0), values)  # the model's own number
 
 
 def run_recipe(recipe: Recipe, values: argparse.Namespace) -> int:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from noisette.catalog import MODELS
 from noisette.errors import UserError
-from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, Recipe, parse_seeds
+from noisette.recipe import CODECS, FIELDS, MAX_FRAMES, MOTIONS, Recipe, parse_seeds
 
 if TYPE_CHECKING:
+    from noisette.catalog import Clips
     from noisette.checkpoint import Checkpoint
     from noisette.clips import Clip
     from noisette.codecs import Codec
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 NUM_FRAMES, FPS = 16, 8.0
 BETWEEN = 0.5  # strength of frame interpolation: enough to sharpen a mixture of two frames
+REDRAWN = 0.25  # strength at which a moved still is redrawn without motion modules, which keep it in its place
+NAMES = {word: name for name, words in MOTIONS.items() for word in words}
+STILL = "bounce"  # the motion of a still when none is named
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
+SEPARATE = ("walk_to", "interpolate", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
 
@@ -37,6 +42,8 @@ class ClipPlan:
     """The clip of a run, decided. `prompts`: (frame, prompt) in order; `walk`: the seeds the noise walks to.
 
     `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
+    `moved`: the rule that makes a clip of a still, which is then noised and redrawn at strength `redrawn`.
+    `shared_noise`: the share of the noise's variance that tied frames have in common.
     """
 
     num_frames: int
@@ -50,6 +57,9 @@ class ClipPlan:
     window: int
     tied: bool
     motion_scale: float
+    moved: str | None = None
+    redrawn: float = 0.0
+    shared_noise: float = 0.0
 
     @property
     def overlap(self) -> int:
@@ -105,23 +115,105 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
     Motion modules: the model's own, or those the catalog names. Raises UserError for a clip that can't do without.
     """
     exact = recipe.strict_mask or recipe.strict_first_frame
-    still = bool(recipe.walk_to)
+    walks = bool(recipe.walk_to)
     row = MODELS.get(recipe.model)
     own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
         "fps": float(base.fps) if base else FPS * recipe.interpolate,
         "codec": "ffv1" if exact else "h264",
-        "motion_adapter": NONE if still else own,
+        "motion_adapter": NONE if walks else own,
     }
-    recipe = replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
+    recipe = filled(recipe, values)
     travels = len(parse_travel(recipe.prompt)) > 1
-    if recipe.motion_adapter == NONE and mode != "video2video" and not (still or travels):
+    if recipe.motion_adapter != NONE or mode == "video2video" or walks or travels:
+        return recipe
+    words, scale = parse_motion(recipe.motion)
+    if words and named(words) is None:
+        raise UserError(f"--motion {words!r} needs motion modules (--motion_adapter); without: {', '.join(MOTIONS)}")
+    if scale != 1.0:
+        raise UserError(f"--motion {recipe.motion} has no strength without motion modules: see --motion_adapter")
+    return replace(recipe, motion=words or STILL)
+
+
+def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with these values where it is open; 0 frames are as many as the model likes."""
+    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) in (None, 0)})
+
+
+def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint, usual: Clips) -> Recipe:
+    """`fill` for models that were trained on clips and make all frames at once. Raises UserError.
+
+    They begin with a picture or with noise, never part-way; what ties separate frames together is not for them.
+    """
+    for name in SEPARATE:
+        if getattr(recipe, name) != FIELDS[name].default:
+            raise UserError(
+                f"--{name} {getattr(recipe, name)} is for models of single frames: {recipe.model} makes whole clips"
+            )
+    if len(parse_travel(recipe.prompt)) > 1:
+        raise UserError(f"--prompt {recipe.prompt!r} changes on the way: {recipe.model} takes one for the whole clip")
+    if parse_motion(recipe.motion)[1] != 1.0:
+        raise UserError(f"--motion {recipe.motion}: {recipe.model} takes words, no strength")
+    if mode == "img2video" and checkpoint.first_frame == "never":
+        raise UserError(f"--base_img {recipe.base_img}: {recipe.model} makes clips of text alone")
+    if mode != "img2video" and checkpoint.first_frame == "must":
+        raise UserError(f"--model {recipe.model} goes on from a picture: give it one by --base_img")
+    if mode == "img2video" and recipe.mask_img is not None:
+        raise UserError(f"--mask_img {recipe.mask_img}: {recipe.model} masks clips (--base_video), not a picture's")
+    if mode == "img2video" and recipe.strength not in (None, 1.0):
+        raise UserError(f"--strength {recipe.strength}: {recipe.model} begins with the picture and pure noise")
+    stride = checkpoint.frames_to_a_latent
+    exact = recipe.strict_mask or recipe.strict_first_frame
+    recipe = filled(
+        recipe,
+        {
+            "num_frames": (base.num_frames - 1) // stride * stride + 1 if base else usual.num_frames,
+            "fps": float(base.fps) if base else usual.fps,
+            "codec": "ffv1" if exact else "h264",
+            "motion_adapter": MODEL,
+            "strength": 1.0 if mode == "img2video" else None,
+        },
+    )
+    frames = recipe.num_frames or 0
+    if (frames - 1) % stride or frames <= stride:
+        below = max((frames - 1) // stride * stride + 1, stride + 1)
+        near = f"{below} and {below + stride}" if below < frames else f"{below}"
         raise UserError(
-            f"--model {recipe.model} has no motion modules here: train some by `noisette train motion`, name some by"
-            " --motion_adapter, or make a clip without: --walk_to 5,9 or --base_video"
+            f"--num_frames {frames} does not suit {recipe.model}: {near} do ({stride} to a latent, and 1)"
         )
     return recipe
+
+
+def moved_by(recipe: Recipe, adapter: dict[str, Any]) -> str | None:
+    """The rule that moves a still, if a clip starts so: without motion modules, and with those that learned it."""
+    learned = recipe.motion_adapter == NONE or "moved_strength" in adapter
+    starts_from_still = recipe.base_video is None and not recipe.walk_to
+    return named(parse_motion(recipe.motion)[0]) if learned and starts_from_still else None
+
+
+def named(words: str) -> str | None:
+    """The rule that `words` name ('spinning' is spin), or none."""
+    return NAMES.get(" ".join(words.lower().split()))
+
+
+def redrawn(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
+    """Gives a moved picture the strength at which it is redrawn: the modules', or less without; one step at least."""
+    if recipe.base_img is None or recipe.strength is not None or moved_by(recipe, ours(checkpoint)) is None:
+        return recipe
+    return replace(recipe, strength=redrawing(recipe, checkpoint))
+
+
+def redrawing(recipe: Recipe, checkpoint: Checkpoint) -> float:
+    """The strength at which a moved still is redrawn where none is given."""
+    strength: float = ours(checkpoint).get("moved_strength", REDRAWN)
+    return max(strength, 1 / (recipe.num_inference_steps or 1000))
+
+
+def ours(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `noisette train motion` says of its modules: {} for other ones, and for none."""
+    said: dict[str, Any] = checkpoint.configs.get("motion_adapter", {}).get("noisette", {})
+    return said
 
 
 def read_clips(recipe: Recipe) -> tuple[Clip | None, Clip | None]:
@@ -183,15 +275,21 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     if prompts[-1][0] >= recipe.num_frames:
         raise UserError(f"--prompt names frame {prompts[-1][0]}: the clip's last is {recipe.num_frames - 1}")
     words, scale = parse_motion(recipe.motion)
-    if words:
-        prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
     tied = recipe.motion_adapter != NONE
-    window = window_of(checkpoint.configs["motion_adapter"], recipe.num_frames) if tied else CHUNK
+    if words and tied:
+        prompts = tuple((frame, f"{prompt}, {words}" if prompt else words) for frame, prompt in prompts)
+    adapter = checkpoint.configs.get("motion_adapter")
+    window = window_of(adapter, recipe.num_frames) if adapter else CHUNK
+    moved = moved_by(recipe, ours(checkpoint))
+    strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to))
     written = frames * times if recipe.loop else (frames - 1) * times + 1
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
-    return ClipPlan(written, times, fps, codec, base, mask, prompts, walk, window, tied, scale)
+    return ClipPlan(
+        written, times, fps, codec, base, mask, prompts, walk, window, tied, scale, moved,
+        strength if moved else 0.0, ours(checkpoint).get("shared_noise", 0.0),
+    )  # fmt: skip
 
 
 def window_of(adapter: dict[str, Any], num_frames: int) -> int:
@@ -218,12 +316,16 @@ def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:
 
 def notes(recipe: Recipe, mode: str, size: Size, base: Clip | None) -> list[str]:
     """What is worth a note, a line each."""
-    found = []
+    found: list[str] = []
+    if not recipe.moving:
+        return found
     if base is not None and base.size != (size.width, size.height):
         how = recipe.fit or "crop"
         found.append(
             "the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, size.width, size.height, how)
         )
+    if recipe.motion_adapter == NONE and (rule := moved_by(recipe, {})):
+        found.append(f"no motion modules: the still is moved by the rule {rule!r}, each frame then redrawn by itself")
     if mode == "video2video" and recipe.motion_adapter == NONE:
         found.append("no motion modules: each frame is made by itself from the same noise, and flickers")
     if recipe.codec == "h264" and (size.width % 2 or size.height % 2):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from noisette.recipe import Recipe
     from noisette.sizes import Size, Window
 
-SEAM = 4  # pixels of the canvas: the soft rim at a mask's edge, outside the white, or inside where kept is exact
-WIDEST = 16  # of that rim, in pixels of the picture
+SEAM = 4  # pixels of the canvas: the soft rim outside the white, where what is kept need not be exact
+WIDEST = 32  # of any rim, in pixels of the picture
 
 
 def base_of(plan: Plan, window: Window) -> Picture:
@@ -91,8 +91,13 @@ def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> F
     assert plan.mask is not None
     if not plan.recipe.color_match:
         return np.zeros(3, np.float32)
-    cell = plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
+    cell = cell_of(plan, window)
     return blending.color_shift(pixels.shown(base), painted, plan.mask.repaint[window.place], cell)
+
+
+def cell_of(plan: Plan, window: Window) -> float:
+    """A latent cell in pixels of the written picture: finer than that no model can place an edge."""
+    return plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
 
 
 def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
@@ -101,25 +106,22 @@ def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Pictur
     repaint = plan.mask.repaint[window.place]
     if plan.recipe.blend == "poisson":
         painted = blending.poisson(pixels.shown(base), painted, repaint)
-    rim = min(SEAM * window.size.width / window.size.canvas_width, WIDEST)
     if plan.exact:
-        weight = blending.feathered(repaint, feather_of(plan.recipe, round(rim)))
+        rim = round(min(cell_of(plan, window), WIDEST))
+        weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
         weight *= blending.showing(plan.mask.strength[window.place])
         touched = repaint
     else:
-        weight = pixels.soften(repaint, rim)
+        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
         touched = weight > 0
     return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
 
 
 def feather_of(recipe: Recipe, rim: int) -> int:
-    """Pixels over which paint fades in, inside the white: as asked for, else `rim`.
-
-    None where grey says it already, or where Poisson blending closes the step.
-    """
+    """Pixels over which paint fades in, inside the white: as asked for, else `rim`; none where grey says it."""
     if recipe.feather is not None:
         return recipe.feather
-    return 0 if recipe.soft_mask or recipe.blend == "poisson" else rim
+    return 0 if recipe.soft_mask else rim
 
 
 def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noisette.checkpoint import COMPONENTS, NETWORKS, weight_names
+from noisette.checkpoint import networks_of, read_json, weight_names
 from noisette.errors import UserError
 
 TIMEOUT = 5.0  # seconds for the question whether a model exists
-SMALL = (".json", ".txt")
-FOLDERS = tuple(f"{component}/" for component in COMPONENTS)
+SMALL = (".json", ".txt", "spiece.model")
 
 
 def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
@@ -33,9 +32,11 @@ def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
     names = [file.rfilename for file in info.siblings or []]
     if "model_index.json" not in names:
         raise UserError(f"{model} is no diffusers model: model_index.json is missing")
-    small = [n for n in names if n == "model_index.json" or (n.startswith(FOLDERS) and n.endswith(SMALL))]
+    index = read_json(download(model, ["model_index.json"]) / "model_index.json")
+    folders = tuple(f"{component}/" for component in index)
+    small = [n for n in names if n.startswith(folders) and n.endswith(SMALL)]
     folder = download(model, small)
-    wanted = [name for network in NETWORKS for name in weight_names(model, network, names)]
+    wanted = [name for network in networks_of(index) for name in weight_names(model, network, names)]
     missing = [n for n in wanted if not isinstance(try_to_load_from_cache(model, n, revision=info.sha), str)]
     return folder, names, tuple(f"{model}/{name}" for name in missing)
 
@@ -49,7 +50,7 @@ def cached(model: str, why: str) -> tuple[Path, list[str], tuple[str, ...]]:
         raise UserError(f"no model {model}: not a path, not in the hub's cache, and the hub is out of reach ({why})")
     folder = Path(index).parent
     names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
-    for network in NETWORKS:
+    for network in networks_of(read_json(Path(index))):
         if not any(name.startswith(network + "/") and name.endswith(".safetensors") for name in names):
             raise UserError(f"{model}: the weights of {network} are not in the hub's cache, and {why}")
     return folder, names, ()

@@ -65,6 +65,6 @@ def written_inputs(recipe: Recipe) -> tuple[Picture, Mask | None]:
     """Base and mask as a run of this recipe meets them, without its model. Raises UserError."""
     base, mask, _ = read_inputs(recipe)
     assert base is not None
-    fitted, mask, _ = fit_inputs(base, mask, recipe, *written_size(recipe, base.size, 0))
+    fitted, mask, _ = fit_inputs(base, mask, recipe, *written_size(recipe, base.size, (0, 0)))
     assert fitted is not None
     return fitted, mask

@@ -35,12 +35,12 @@ STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt")
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
 Clips = tuple["Clip | None", "Clip | None"]
-NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "strength", "fit")
+NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
@@ -82,6 +82,8 @@ class Plan:
     def evaluated_steps(self) -> int:
         """Steps the progress bar counts, over all pictures; variation walks the base's path first."""
         composing = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
+        if self.clip and self.clip.moved and self.mode == "text2video":
+            composing += int((self.recipe.num_inference_steps or 0) * self.clip.redrawn)
         if self.clip and self.clip.times > 1:
             composing += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return (composing + self.refining_steps) * len(self.seeds)
@@ -201,7 +203,7 @@ def mode_of(recipe: Recipe) -> str:
 
 def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], checkpoint: Checkpoint) -> Recipe:
     """Gives each open field the model's value, or the family's."""
-    image_prompt = (IMAGE_PROMPT if recipe.prompt else 1.0) if checkpoint.image_encoder else 0.0
+    image_prompt = (IMAGE_PROMPT if recipe.prompt else 1.0) if checkpoint.sees else 0.0
     values: dict[str, Any] = {
         "num_inference_steps": family.steps,
         "guidance_scale": family.guidance_scale,
@@ -211,7 +213,9 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
-        values |= {"sampler": "euler_ancestral", "image_prompt": image_prompt}
+        values["sampler"] = "euler_ancestral"
+    if mode == "variation" or recipe.ip_adapter:
+        values["image_prompt"] = image_prompt
     if recipe.seed == "":
         values["seed"] = str(secrets.randbelow(2**32))
     still_open = {f.name for f in fields(recipe) if getattr(recipe, f.name) in (None, "")}
@@ -245,10 +249,10 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
-    if recipe.image_prompt and checkpoint.image_encoder is None:
+    if recipe.image_prompt and not checkpoint.sees:
         raise UserError(
-            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not:"
-            " noisette-1 has one"
+            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not: name one by"
+            " --ip_adapter, for Stable Diffusion 1.5 h94/IP-Adapter"
         )
     if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
         raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
@@ -260,7 +264,7 @@ def without_effect(recipe: Recipe) -> list[str]:
     """Arguments that the run would ignore, a line each."""
     assert recipe.guidance_scale is not None
     found = []
-    if recipe.motion and recipe.motion_adapter == clip_plan.NONE:
+    if recipe.motion and recipe.motion_adapter == clip_plan.NONE and clip_plan.moved_by(recipe, {}) is None:
         found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
@@ -284,6 +288,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
         if recipe.engine == "openvino" and recipe.device not in ("auto", "cpu"):
             raise UserError(f"--device {recipe.device} needs --engine torch: openvino runs on the CPU")
         engine, why = recipe.engine, "asked for"
+    elif recipe.ip_adapter:
+        engine, why = "torch", "for --ip_adapter"
     elif recipe.device in ("cuda", "mps"):
         engine, why = "torch", f"for --device {recipe.device}"
     else:
@@ -294,6 +300,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
             if engine == "openvino"
             else f"what is installed for {family.name}"
         )
+    if recipe.ip_adapter and engine != "torch":
+        raise UserError(f"--ip_adapter {recipe.ip_adapter} runs on --engine torch, not on {engine}")
     if not installed(engine):
         raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
     return engine, why
@@ -385,7 +393,7 @@ def find_model(name: str) -> Found:
     if where.startswith("builtin:"):
         where = str(BUILTIN / where.removeprefix("builtin:"))
     checkpoint = checkpoints.locate(where)
-    family = FAMILIES[row.family if row else "stable-diffusion"]
+    family = FAMILIES[row.family if row else checkpoint.kind if checkpoint.kind in FAMILIES else "stable-diffusion"]
     if row is None:
         return checkpoint, family, {}, family.max_aspect
     return checkpoint, family, row.defaults, row.max_aspect
@@ -411,11 +419,19 @@ def plan(
     checkpoint, family, defaults, max_aspect = find(recipe.model)
     base_clip, mask_clip = read_clips(recipe)
     if recipe.moving:
-        recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
+        if family.whole_clips:
+            recipe = clip_plan.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
+        else:
+            recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
+            if recipe.motion_adapter != clip_plan.NONE:
+                checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
+            recipe = clip_plan.redrawn(recipe, checkpoint)
+    elif family.whole_clips:
+        raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.ip_adapter:
+        checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
-    if recipe.motion_adapter not in (None, "none"):
-        checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])
@@ -425,7 +441,8 @@ def plan(
     loras = loras_of(recipe, engine)
     base, mask, notes = read(recipe, base_clip)
     shape = base or base_clip
-    width, height = written_size(recipe, shape.size if shape else None, checkpoint.native_side)
+    native = family.whole_clips.size if family.whole_clips else (checkpoint.native_side,) * 2
+    width, height = written_size(recipe, shape.size if shape else None, native)
     if width * height > MAX_PIXELS:
         raise UserError(f"{width}x{height} are {width * height:,} pixels: at most {MAX_PIXELS:,} are written")
     grid = checkpoint.vae_scale_factor
@@ -439,7 +456,7 @@ def plan(
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
     notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]
-    if min(width, height) < checkpoint.native_side and windows == (Window(0, 0, size),):
+    if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:
         from noisette.names import check_writable

@@ -51,6 +51,18 @@ MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
 MAX_FRAMES = 10_000
 MAX_SEED = 2**63 - 1
+MOTIONS: dict[str, tuple[str, ...]] = {  # the word itself first
+    "bounce": ("bounce", "bouncing", "bouncing up and down"),
+    "spin": ("spin", "spinning", "turning around"),
+    "zoom in": ("zoom in", "zooming in", "coming closer"),
+    "zoom out": ("zoom out", "zooming out", "going away"),
+    "slide left": ("slide left", "sliding left", "moving to the left"),
+    "slide right": ("slide right", "sliding right", "moving to the right"),
+    "slide up": ("slide up", "sliding up", "rising"),
+    "slide down": ("slide down", "sliding down", "sinking"),
+    "shake": ("shake", "shaking", "trembling"),
+    "wave": ("wave", "waving", "rippling"),
+}
 
 
 def flag(default: Any, help: str, **rules: Any) -> Any:
@@ -90,6 +102,10 @@ class Recipe:
         high=1.0,
         only="image",
     )
+    ip_adapter: str = flag(
+        None, "what sees the base for --image_prompt: FILE.safetensors with image_encoder/ beside it, or a hub id",
+        only="image",
+    )  # fmt: skip
     base_video: str = flag(None, "the clip to start from (video2video)", only="video")
     mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
     num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")

@@ -160,11 +160,15 @@ def make_levels(
     return [table.level(float(t)) for t in timesteps] + [last]
 
 
-def flow_levels(n: int, shift: float = 1.0) -> list[Level]:
-    """Rectified flow: sigma from 1 to 0 with alpha = 1 - sigma, shifted towards noise (Esser et al. 2024, eq. 23)."""
-    sigmas = np.linspace(1, 0, n + 1)
-    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
-    return [Level(1 - float(sigma), float(sigma)) for sigma in sigmas]
+def flow_levels(sigmas: Floats, shift: float = 1.0, terminal: float | None = None) -> list[Level]:
+    """Rectified flow: alpha = 1 - sigma, shifted towards noise (Esser et al. 2024, eq. 23), then a clean level.
+
+    `sigmas` fall from 1. `terminal`: they are stretched so that the last one is this (LTX-Video).
+    """
+    shifted = shift * sigmas / (1 + (shift - 1) * sigmas)
+    if terminal:
+        shifted = 1 - (1 - shifted) * ((1 - terminal) / (1 - shifted[-1]))
+    return [*(Level(1 - float(sigma), float(sigma)) for sigma in shifted), CLEAN]
 
 
 def from_strength(levels: list[Level], strength: float) -> list[Level]:

@@ -78,14 +78,14 @@ def margins(outpaint: str, base: tuple[int, int]) -> Margins:
     return around
 
 
-def written_size(recipe: Recipe, base: tuple[int, int] | None, native_side: int) -> tuple[int, int]:
+def written_size(recipe: Recipe, base: tuple[int, int] | None, native: tuple[int, int]) -> tuple[int, int]:
     """The size to write: what is given; else the base's, or its aspect for one missing side; else native."""
     width, height = recipe.img_w, recipe.img_h
     if recipe.upscale is not None and base is not None:
         return base[0] * recipe.upscale, base[1] * recipe.upscale
     if base is None:
-        side = max(DEFAULT_SIDE, native_side)
-        return width or side, height or side
+        across, down = native if native[0] != native[1] else (max(DEFAULT_SIDE, native[0]),) * 2
+        return width or across, height or down
     if width is None and height is None:
         return base
     if width is None:

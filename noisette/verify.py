@@ -101,6 +101,7 @@ class Loader:
             recipe.lora,
             recipe.motion,
             recipe.motion_adapter,
+            recipe.ip_adapter,
         )
         if self._last is None or self._last[0] != key:
             self._last = None  # the old networks go before the new ones come

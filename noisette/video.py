@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisette import clip_plan, clip_record, generate, names, output
+from noisette import clip_plan, clip_record, generate, moving, names, output, whole_clips
 from noisette.clips import Frame
 from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
 from noisette.motion import along, even_stops, windowed
-from noisette.noise import Varied
+from noisette.noise import Noise, Varied
+from noisette.pixels import from_model, to_model
+from noisette.reading import Picture
 from noisette.recipe import parse_chain
 from noisette.record import Saved
 from noisette.sampling import Denoise, Level
+from noisette.whole_clips import WholeJob
 
 if TYPE_CHECKING:
     from noisette.clip_plan import ClipPlan
@@ -44,7 +47,8 @@ class ClipJob(Job):
 
     plan: Plan = None  # type: ignore[assignment]
     clip: ClipPlan = None  # type: ignore[assignment]
-    known: Array | None = None  # latents [1, C, F, h, w] of which every clip.times-th frame is held
+    known: Array | None = None  # latents [1, C, F, h, w] of which
+    held_every: int = 1  # every so many frames are held
 
     def draw(self) -> Array:
         """Unit normals [1, C, F, h, w]: drawn at once where motion modules tie the frames together, as AnimateDiff.
@@ -56,9 +60,10 @@ class ClipJob(Job):
         still = len(self.streams) == 1
         if self.clip.tied and still and self.clip.base is not None:  # a clip's noise is drawn frame by frame there
             noise = self.streams[0].normal((1, frames, channels, height, width))
-            return np.ascontiguousarray(noise.swapaxes(1, 2))
+            return with_shared(np.ascontiguousarray(noise.swapaxes(1, 2)), self.streams[0], self.clip.shared_noise)
         if self.clip.tied and still:
-            return self.streams[0].normal((1, channels, frames, height, width))
+            own = self.streams[0].normal((1, channels, frames, height, width))
+            return with_shared(own, self.streams[0], self.clip.shared_noise)
         stations = np.stack([stream.normal((channels, height, width)) for stream in self.streams])
         stops = even_stops(len(stations), frames, self.recipe.loop)
         noise = along(stations, stops, frames, self.recipe.loop)
@@ -85,7 +90,7 @@ class ClipJob(Job):
     def cells(self) -> Array:
         """The masks on the latents' grid [1, 1, F, h, w]; a base picture is the first frame, and kept there."""
         if self.known is not None:
-            between = np.arange(self.clip.num_frames) % self.clip.times > 0
+            between = np.arange(self.clip.num_frames) % self.held_every > 0
             return between.astype(np.float32)[None, None, :, None, None]
         shape = self.model.latent_shape(self.width, self.height)
         cells = np.stack([latent_mask(mask, shape) for _, mask in self._inputs()], axis=2)
@@ -124,24 +129,66 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
         began = time.perf_counter()
         seeds = (seed, *clip.walk)
         streams = [Varied(each, chain) for each in seeds]
-        job = ClipJob(
-            model, at_frames(prompt, sampled, recipe.loop), recipe, streams, (), size.canvas_width,
-            size.canvas_height, nothing, nothing, progress, plan=plan, clip=sampled,
-        )  # fmt: skip
-        latents, facts = generate.sample(plan.mode, job)
-        if clip.times > 1:
-            known = spread_out(latents, clip, recipe.loop)
-            between = replace(recipe, strength=clip_plan.BETWEEN)
-            here = at_frames(prompt, clip, recipe.loop)
-            latents, _ = generate.sample(
-                "img2video", replace(job, recipe=between, clip=clip, known=known, prompt=here)
+        canvas = size.canvas_width, size.canvas_height
+        if plan.family.whole_clips:
+            wide = WholeJob(model, prompt, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan)
+            latents, facts = whole_clips.sample(wide)
+            images = whole_clips.decoded(wide, latents)
+        else:
+            here = at_frames(prompt, sampled, recipe.loop)
+            job = ClipJob(
+                model, here, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan, clip=sampled
             )
-        yield ClipResult(
-            seed,
-            frames_of(plan, model, latents),
-            began,
-            {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)},
+            latents, facts = moved(job) if clip.moved else generate.sample(plan.mode, job)
+            if clip.times > 1:
+                latents = between(job, latents, at_frames(prompt, clip, recipe.loop))
+            images = (model.decode(np.ascontiguousarray(latents[:, :, i]))[0] for i in range(clip.num_frames))
+        said = {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)}
+        yield ClipResult(seed, frames_of(plan, images), began, said)
+
+
+def between(job: ClipJob, latents: Array, prompt: Any) -> Array:
+    """New frames between those of latents [1, C, f, h, w]: mixtures of neighbours, denoised while these are held."""
+    clip, recipe = job.plan.clip, job.recipe
+    assert clip is not None
+    known = spread_out(latents, clip, recipe.loop)
+    less = replace(recipe, strength=clip_plan.BETWEEN)
+    filled = replace(job, recipe=less, clip=clip, known=known, held_every=clip.times, prompt=prompt)
+    return generate.sample("img2video", filled)[0]
+
+
+def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
+    """A still (the base, else one drawn of the prompt) moved by a rule, noised part-way and redrawn by the model.
+
+    As Text2Video-Zero (Khachatryan et al. 2023) moves latents; pixels are moved here, since latents of 8 or 16
+    pixels a side can't be moved by less. The first frame is held, so that it stays the still.
+    """
+    clip, recipe = job.clip, job.recipe
+    assert clip.moved is not None
+    if job.plan.base is None:
+        first = replace(job.prompt, positive=job.prompt.positive[:1])
+        alone = Job(
+            job.model, first, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress
         )
+        latents, _ = generate.sample("text2img", alone)
+        still = from_model(job.model.decode(latents)[0])
+    else:
+        still = from_model(next(job._inputs())[0][0])
+    frames = moving.moved(still, clip.moved, clip.num_frames)
+    encoded = [job.model.encode_image(to_model(Picture(frame)), job.streams[:1]) for frame in frames]
+    known = np.stack(encoded, axis=2)
+    less = replace(recipe, strength=clip.redrawn)
+    latents, _ = generate.sample("img2video", replace(job, recipe=less, known=known, held_every=clip.num_frames))
+    return latents, {"moved": clip.moved, "redrawn": clip.redrawn}
+
+
+def with_shared(noise: Array, stream: Noise, share: float) -> Array:
+    """Noise [1, C, F, h, w] of which `share` of the variance is common to all frames (PYoCo, Ge et al. 2023)."""
+    if not share:
+        return noise
+    common = stream.normal(noise[:, :, :1].shape)
+    mixed: Array = np.float32(share**0.5) * common + np.float32((1 - share) ** 0.5) * noise
+    return mixed
 
 
 def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
@@ -159,14 +206,13 @@ def spread_out(latents: Array, clip: ClipPlan, loop: bool) -> Array:
     return np.ascontiguousarray(frames.swapaxes(0, 1)[None])
 
 
-def frames_of(plan: Plan, model: Any, latents: Array) -> Iterator[Frame]:
-    """Latents [1, C, F, h, w] to finished frames, one after another."""
-    for i, (base, mask) in enumerate(clip_plan.inputs_of(plan)):
+def frames_of(plan: Plan, images: Iterator[Array]) -> Iterator[Frame]:
+    """Images [3, H, W] as the model decodes them to finished frames, one after another."""
+    for i, ((base, mask), image) in enumerate(zip(clip_plan.inputs_of(plan), images, strict=True)):
         if i == 0 and plan.recipe.strict_first_frame and base is not None:
             yield np.ascontiguousarray(base.data)
-            continue
-        image = model.decode(np.ascontiguousarray(latents[:, :, i]))[0]
-        yield finish(replace(plan, base=base, mask=mask), [image])[0].data
+        else:
+            yield finish(replace(plan, base=base, mask=mask), [image])[0].data
 
 
 def held(plan: Plan) -> clip_record.Held | None:

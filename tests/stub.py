@@ -35,7 +35,10 @@ class StubModel:
         return SimpleNamespace(cut=())
 
     def levels(self, num_inference_steps: int, schedule: str, sampler: str) -> list[Level]:
-        return [Level(max(alpha, 1e-3), sigma) for alpha, sigma in flow_levels(num_inference_steps)]
+        return [
+            Level(max(alpha, 1e-3), sigma)
+            for alpha, sigma in flow_levels(np.linspace(1, 0, num_inference_steps + 1)[:-1])
+        ]
 
     def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
         return 3, height // self.cell, width // self.cell

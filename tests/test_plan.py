@@ -94,7 +94,7 @@ def test_what_needs_a_base_says_so(values: dict[str, object]) -> None:
 def test_written_size(
     asked: tuple[int | None, int | None], base: tuple[int, int] | None, native: int, size: tuple[int, int]
 ) -> None:
-    assert written_size(Recipe(img_w=asked[0], img_h=asked[1]), base, native) == size  # type: ignore[arg-type]
+    assert written_size(Recipe(img_w=asked[0], img_h=asked[1]), base, (native, native)) == size  # type: ignore[arg-type]
 
 
 def test_stable_diffusion_draws_512x768_directly_and_larger_by_hires() -> None:

@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisette import clips, codecs
+from noisette import clips, codecs, engines
 from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
+from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
+from noisette.plan import plan
+from noisette.recipe import Recipe
+from noisette.record import read_recipe
+from noisette.steadiness import first_frame_error
+from noisette.video import make
 from tests import tiny
 
 SIDE = 32
@@ -152,8 +158,40 @@ def test_an_edited_clip_is_told_from_its_own(folder: Path, tmp_path: Path, monke
     assert not verdict.good or "its frames were edited since" in verdict.why
 
 
+@pytest.mark.parametrize("name", ["slide left", "slide down"])
+def test_without_motion_modules_a_still_is_moved_by_its_rule(name: str, tmp_path: Path) -> None:
+    """The built-in model redraws a blue disc that a rule moved: it went where it was told, and is blue."""
+    y, x = np.mgrid[:128, :128] - 64
+    disc = np.where((x**2 + y**2 < 45**2)[..., None], (30, 60, 220), 255).astype(np.uint8)
+    Image.fromarray(disc).save(tmp_path / "disc.png")
+    asked: dict[str, Any] = {"base_img": str(tmp_path / "disc.png"), "motion": name, "motion_adapter": "none"}
+    planned = plan(Recipe(prompt="a ball", num_frames=4, num_inference_steps=4, seed="1", **asked), out=tmp_path)
+    result = next(make(planned, engines.load(planned)))
+    frames = np.stack(list(result.frames))
+    assert motion_of(frames) == name
+    assert first_frame_error(frames, disc) < 10
+    blue = frames[-1].astype(int)[..., 2] - frames[-1].astype(int)[..., 0]
+    assert (blue > 100).sum() > 1000
+    assert result.facts["moved"] == name
+
+
+def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = ["--img_w", "32", "--img_h", "32", "--frames", "4", "--codec", "ffv1"]
+    assert video(folder, tmp_path / "one", monkeypatch, "--prompt", "cat, red", *size) == 0
+    path = only(tmp_path / "one", ".mkv")
+    assert read_recipe(str(path)).motion == "bounce"
+    assert run("video", ["--from", str(path), "--out", str(tmp_path / "two")]) == 0
+    again = only(tmp_path / "two", ".mkv")
+    frames, same = (np.stack(list(clips.frames(each))) for each in (path, again))
+    assert np.array_equal(frames, same)
+    assert not np.array_equal(frames[0], frames[1])
+
+
 MISTAKES: dict[str, list[str]] = {
-    "has no motion modules here: train some by `noisette train motion`": ["--prompt", "cat"],
+    "--motion 'dance' needs motion modules (--motion_adapter); without: bounce, spin": ["--motion", "dance"],
+    "--motion spin:2 has no strength without motion modules": ["--motion", "spin:2"],
     "--fps 0.0 is out of range": ["--prompt", "cat", "--fps", "0"],
     "--num_frames 10001 is out of range": ["--num_frames", "10001"],
     "both given": ["--base_img", "base.png", "--base_video", "base.mkv"],

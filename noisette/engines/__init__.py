@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
 
 MODULES = {"openvino": "noisette.engines.openvino", "torch": "noisette.engines.torch_engine"}
+WHOLE = "noisette.engines.torch_video"  # models of whole clips
 NEEDS = {"openvino": ("openvino",), "torch": ("torch", "diffusers", "transformers")}
 INSTALL = {"openvino": "requirements.txt", "torch": "requirements-torch.txt"}
 
@@ -59,6 +60,38 @@ class Networks(Protocol):
         ...
 
 
+class VideoNetworks(Protocol):
+    """The networks of a model of whole clips, as the torch engine serves them."""
+
+    def encode_text(self, prompts: list[str], length: int, masked: bool) -> tuple[Array, Ids]:
+        """States [N, length, width] of padded prompts and which are tokens [N, length]; `masked`: padding unseen."""
+        ...
+
+    def cut_words(self, prompts: list[str], length: int) -> tuple[str, ...]:
+        """What of each prompt found no room."""
+        ...
+
+    def denoise(self, network: str, x: Array, timestep: Array, context: Array, extra: dict[str, Any]) -> Array:
+        """A transformer, by the name of its component: x at `timestep` [B] or, by token, [B, S] -> its output."""
+        ...
+
+    def encode_clip(self, pixels: Array) -> tuple[Array, Array]:
+        """Pixels [B, 3, F, H, W] in [-1, 1] -> (mean, logvar) of the posterior, each [B, C, f, h, w]."""
+        ...
+
+    def decode_clip(self, latents: Array, timestep: float | None = None) -> Array:
+        """Latents [B, C, f, h, w] -> pixels [B, 3, F, H, W], about [-1, 1]; `timestep` for VAEs that denoise."""
+        ...
+
+    def statistics(self) -> tuple[Array, Array]:
+        """Mean and deviation of the latents, each [C, 1, 1, 1], where the VAE's weights hold them."""
+        ...
+
+    def see(self, picture: Any) -> Array:
+        """The image encoder: uint8 [H, W, 3] -> its states [1, tokens, width]."""
+        ...
+
+
 @cache
 def installed(engine: str) -> bool:
     """Whether what the engine imports is installed; nothing is imported to find out."""
@@ -69,6 +102,9 @@ def load(plan: Plan) -> Networks:
     """The plan's networks on its engine: the one slow step before sampling. None for a plan that evaluates none."""
     if not plan.evaluated_steps:
         return cast("Networks", None)
+    if plan.family.whole_clips:
+        whole: Networks = import_module(WHOLE).load(plan.checkpoint, plan.recipe.device, plan.recipe.precision)
+        return whole
     module = import_module(MODULES[plan.engine])
     extra: dict[str, Any] = {"loras": plan.loras} if plan.loras else {}
     if plan.clip is not None and plan.clip.tied:

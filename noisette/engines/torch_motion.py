@@ -28,11 +28,13 @@ class Tie:
 def insert(unet: nn.Module, adapter: MotionAdapter, scale: float = 1.0) -> Tie:
     """Hooks the adapter's modules into the UNet; they act while the tie's num_frames is more than 1.
 
-    Raises UserError when the two do not fit.
+    Frozen modules whose last layer is zero add nothing and are left out. Raises UserError when the two do not fit.
     """
     tie = Tie(scale=scale)
     for layer, module in places(unet, adapter):
-        layer.register_forward_hook(hook(module, tie))
+        last: Any = module.proj_out
+        if last.weight.requires_grad or last.weight.any() or last.bias.any():
+            layer.register_forward_hook(hook(module, tie))
     return tie
 
 

@@ -52,3 +52,42 @@ class Model(Protocol):
     def decode(self, latents: Array) -> Array:
         """Scaled latents [B, C, h, w] to pixels [B, 3, H, W], about [-1, 1]."""
         ...
+
+
+class ClipModel(Protocol):
+    """What `whole_clips` asks of a family that was trained on clips; x is [B, C, f, h, w]."""
+
+    whole: bool
+
+    def levels(self, num_inference_steps: int, schedule: str, sampler: str, tokens: int = 0) -> list[Level]:
+        """As `Model.levels`; `tokens`: of the clip's latents, f * h * w."""
+        ...
+
+    def latent_shape(self, width: int, height: int, num_frames: int = 1) -> tuple[int, ...]:
+        """[C, f, h, w] of a clip of `num_frames` frames."""
+        ...
+
+    def encode_clip(self, pixels: Array, streams: Sequence[Noise]) -> Array:
+        """Pixels [1, 3, F, H, W] in [-1, 1] to latents [1, C, f, h, w]."""
+        ...
+
+    def first_frame(self, pixels: Array, num_frames: int, streams: Sequence[Noise]) -> Any:
+        """What the denoiser is shown of a picture [1, 3, H, W] that the clip begins with."""
+        ...
+
+    def denoiser(
+        self,
+        conditions: Any,
+        guidance_scale: float,
+        guidance_rescale: float,
+        guidance_interval: tuple[float, float],
+        levels: Sequence[Level],
+        shown: Any = None,
+        fps: float = 16.0,
+    ) -> Denoise:
+        """denoise(x, level) -> x0 with guidance; `shown` is what `first_frame` gave."""
+        ...
+
+    def decode(self, latents: Array, streams: Sequence[Noise] = ()) -> Array:
+        """Latents [1, C, f, h, w] to pixels [1, 3, F, H, W], about [-1, 1]."""
+        ...

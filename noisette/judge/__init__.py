@@ -9,7 +9,7 @@ paraphrases.toml  what is asked in other words, and things.toml: in colours, on 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import tomllib
 
 from noisette.distances import fid, kid
 from noisette.judge import measures
-from noisette.judge.drawing import Artist, compositions, inpaintings
+from noisette.judge.drawing import Artist, compositions, inpaintings, repainted
 from noisette.judge.features import features_of, load_judge
 
 HERE = Path(__file__).parent
@@ -27,29 +27,27 @@ WIDTH = 1280**0.5  # features of length one, made as long as KID's kernel takes 
 LABELS, MEMORY, COMPOSITIONS = 300, 200, 100
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 STEPS = (5, 10, 15, 25, 50)
+MEASURES = ("labels", "paraphrases", "colours", "grounds", "pairs", "sizes", "seams", "inpainting", "samplers")
+SIZES = ((512, 768), (1024, 1024), (768, 1536))
+SIZED = 40  # things drawn at each of them
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
 
 
-def evaluate(model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Judges the exported model against the data in `folder`; prints each measure and writes evaluation.json.
+def evaluate(
+    model: Path, folder: Path, package: Path, settings: dict[str, Any], only: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Judges the exported model against the data in `folder`; prints each of the MEASURES, or those in `only`, and
+    writes evaluation.json.
 
     `package` holds the classifier. Pictures are kept below `folder`/evaluation and not drawn again while the
     model stays the same, so what was stopped goes on.
     """
     case = Case(model, folder, package, settings)
     found: dict[str, Any] = {}
-    for measure in (
-        case.labels,
-        case.paraphrases,
-        case.colours,
-        case.grounds,
-        case.pairs,
-        case.inpainting,
-        case.samplers,
-    ):
-        for name, value in measure():
-            found[name] = value
-            print(f"{name}: {value}", flush=True)
+    for name in only or MEASURES:
+        for what, value in getattr(case, name)():
+            found[what] = value
+            print(f"{what}: {value}", flush=True)
             (folder / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
@@ -66,6 +64,7 @@ class Case:
     def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> None:
         self.entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
         self.cut_outs = np.load(folder / "pictures.npy", mmap_mode="r")
+        self.settings = settings
         numbered = [(i, entry) for i, entry in enumerate(self.entries) if entry["group"] in settings["groups"]]
         taught = [i for i, entry in numbered if not entry["held_out"]]
         self.held_out = [i for i, entry in numbered if entry["held_out"]]
@@ -123,6 +122,22 @@ class Case:
             near = self.nearest_labels(measures.things(self.artist.draw(text, seed)))
             both.append(all(any(w in label for w in word.split("|") for label in near.ravel()) for word in words))
         yield "two things", share(both)
+
+    def sizes(self) -> Iterator[tuple[str, Any]]:
+        """As many separate things at each of SIZES as at the native size, the same seed: the share of SIZED texts."""
+        known = sorted(set(self.known_labels) & set(self.settings["common"]))
+        asked = list(enumerate(np.random.default_rng(2).permutation(known)[:SIZED].tolist()))
+        area = self.settings["side"] ** 2
+        native = [measures.count_things(self.artist.draw(text, seed), area) for seed, text in asked]
+        for width, height in SIZES:
+            drawn = [self.artist.draw(text, seed, size=(width, height)) for seed, text in asked]
+            counts = [measures.count_things(picture, area) for picture in drawn]
+            yield f"as many things at {width}x{height}", share(np.array(counts) == np.array(native))
+
+    def seams(self) -> Iterator[tuple[str, Any]]:
+        """The colour step along the edge of a repainted quarter, over the untouched picture's along the same line."""
+        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS)
+        yield from repainted(self.artist, truths).items()
 
     def inpainting(self) -> Iterator[tuple[str, Any]]:
         """A masked quarter of pictures of held-out concepts: the error, beside Telea's and the mean colour's."""

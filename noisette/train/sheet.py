@@ -1,4 +1,4 @@
-"""The sheet: one picture of each of the configuration's prompts, seeds 0, 1, 2, …, nothing selected."""
+"""Sheets: one picture of each prompt, seeds 0, 1, 2, …, nothing selected."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ def while_training(folder: Path, config: Config) -> Callable[[float], None]:
         if minutes - last >= config["log"]["sheet_minutes"]:
             last = minutes
             export(folder, config, folder / "preview")
-            draw(folder / "preview", config, folder / f"sheet-{minutes:.0f}.png")
+            prompts = config["log"]["sheet"]
+            draw(folder / "preview", prompts, config["data"]["side"], folder / f"sheet-{minutes:.0f}.png")
 
     return saved
 
 
-def draw(model: Path, config: Config, target: Path) -> None:
-    """Draws the sheet with the model in the folder `model` at its native size and writes it as a PNG."""
-    side, prompts = config["data"]["side"], config["log"]["sheet"]
-    sheet = Image.new("RGB", (COLUMNS * side, -(-len(prompts) // COLUMNS) * side), "white")
+def draw(model: Path, prompts: list[str], side: int, target: Path, tile: int | None = None) -> None:
+    """Draws a sheet with the model in the folder `model`, pictures of `side` pixels shown at `tile`."""
+    tile = tile or side
+    sheet = Image.new("RGB", (COLUMNS * tile, -(-len(prompts) // COLUMNS) * tile), "white")
     settings = {"model": str(model), "img_w": side, "img_h": side, "guidance_scale": 3.0, "sampler": "euler"}
     networks = None
     for seed, prompt in enumerate(prompts):
         planned = plan(Recipe(prompt=prompt, seed=str(seed), **settings))
         networks = networks or engines.load(planned)
         (result,) = generate(planned, networks)
-        sheet.paste(result.picture.to_pil(), (seed % COLUMNS * side, seed // COLUMNS * side))
+        shown = result.picture.to_pil().resize((tile, tile), Image.Resampling.LANCZOS)
+        sheet.paste(shown, (seed % COLUMNS * tile, seed // COLUMNS * tile))
     target.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(target)
+    sheet.save(target, quality=90)
     print(f"sheet: {target}", flush=True)

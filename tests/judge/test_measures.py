@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tomllib
 import torch
+from PIL import Image
 
 from noisette import judge
 from noisette.judge import drawing, features, measures
@@ -97,3 +99,39 @@ def test_what_is_asked_is_whole() -> None:
     assert set(judge.COLOURS) == set(measures.HUES)
     assert "efficientnet" in read_config(None)["packages"]
     assert captions.named("apple") == f"{judge.a('apple')} apple"
+
+
+def on_ground(boxes: list[tuple[int, int, int, int]], width: int, height: int) -> np.ndarray:
+    """Red boxes (left, top, right, bottom) on white."""
+    picture = np.full((height, width, 3), 255, np.uint8)
+    for left, top, right, bottom in boxes:
+        picture[top:bottom, left:right] = (220, 30, 30)
+    return picture
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_things_are_counted_alike_at_any_size(scale: int) -> None:
+    two = on_ground([(10, 10, 40, 60), (60, 10, 90, 60)], 100, 100)
+    large = two.repeat(scale, 0).repeat(scale, 1)
+    assert measures.count_things(large, 10_000) == 2
+    assert measures.count_things(on_ground([(10, 10, 190, 60)], 200, 100), 10_000) == 1
+    assert measures.count_things(on_ground([], 100, 100), 10_000) == 0
+
+
+class Untouched:
+    """Stands for the artist: gives the base back, with `shift` added where it was to paint."""
+
+    def __init__(self, folder: Path, shift: int) -> None:
+        self.folder, self.shift = folder, shift
+
+    def make(self, fields: dict[str, Any]) -> np.ndarray:
+        base, mask = (np.asarray(Image.open(fields[name])) for name in ("base_img", "mask_img"))
+        return np.where(mask[..., None] > 0, base - np.uint8(self.shift), base)
+
+
+def test_a_seam_is_measured_against_the_same_line_untouched(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(100, 200, (48, 48, 3)).astype(np.uint8)
+    same = drawing.repainted(Untouched(tmp_path, 0), [("noise", noise)])
+    assert same["seam ratio"] == 1.0
+    assert same["seam, CIEDE2000"] > 1
+    assert drawing.repainted(Untouched(tmp_path, 80), [("noise", noise)])["seam ratio"] > 1.5

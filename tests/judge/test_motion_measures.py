@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from noisette.judge.motion import motion_of
+from noisette.moving import moved
 from noisette.steadiness import first_frame_error, flicker, shift_between
-from noisette.train.clips import moved
 
 
 def thing(side: int = 96) -> np.ndarray:
@@ -20,12 +20,12 @@ def thing(side: int = 96) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["slide left", "slide right", "slide up", "slide down", "zoom in", "zoom out"])
 def test_the_motion_that_a_clip_was_made_with_is_found(name: str) -> None:
-    assert motion_of(moved(thing(), name, 8)) == name
+    assert motion_of(np.stack(list(moved(thing(), name, 8)))) == name
 
 
 @pytest.mark.parametrize("name", ["spin", "shake", "bounce"])
 def test_what_comes_back_is_still(name: str) -> None:
-    assert motion_of(moved(thing(), name, 16)) == "still"
+    assert motion_of(np.stack(list(moved(thing(), name, 16)))) == "still"
 
 
 def test_a_shift_is_measured_to_the_pixel() -> None:

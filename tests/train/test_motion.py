@@ -11,10 +11,10 @@ import pytest
 from diffusers import MotionAdapter
 
 from noisette import engines, video
+from noisette.moving import moved
 from noisette.plan import plan
-from noisette.recipe import Recipe
+from noisette.recipe import MOTIONS, Recipe
 from noisette.train import motion
-from noisette.train.clips import MOTIONS, moved
 from noisette.train.config import read_config
 from tests import tiny
 
@@ -34,9 +34,14 @@ def middle(frame: np.ndarray) -> tuple[float, float]:
     return float((x * weights).sum() / weights.sum()), float((y * weights).sum() / weights.sum())
 
 
+def clip_of(picture: np.ndarray, name: str, num_frames: int) -> np.ndarray:
+    """The frames that a rule makes of a picture."""
+    return np.stack(list(moved(picture, name, num_frames)))
+
+
 @pytest.mark.parametrize("name", MOTIONS)
 def test_every_motion_begins_with_the_still_itself(name: str) -> None:
-    clip = moved(square(), name, 16)
+    clip = clip_of(square(), name, 16)
     assert clip.shape == (16, 64, 64, 3)
     assert np.array_equal(clip[0], square())
     assert not np.array_equal(clip[1], square())
@@ -47,20 +52,20 @@ def test_every_motion_begins_with_the_still_itself(name: str) -> None:
     [("slide left", (-1, 0)), ("slide right", (1, 0)), ("slide up", (0, -1)), ("slide down", (0, 1))],
 )
 def test_slides_go_where_they_say(name: str, direction: tuple[int, int]) -> None:
-    clip = moved(square(), name, 8)
+    clip = clip_of(square(), name, 8)
     (x0, y0), (x1, y1) = middle(clip[0]), middle(clip[-1])
     assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * 0.35 * 64, atol=1)
 
 
 def test_zooms_bounces_and_spins() -> None:
-    dark = {name: (moved(square(), name, 9) < 128).all(-1).sum((1, 2)) for name in ("zoom in", "zoom out")}
+    dark = {name: (clip_of(square(), name, 9) < 128).all(-1).sum((1, 2)) for name in ("zoom in", "zoom out")}
     assert (np.diff(dark["zoom in"]) > 0).all()
     assert (np.diff(dark["zoom out"]) <= 0).all()
     assert dark["zoom out"][-1] < dark["zoom out"][0] / 2
-    heights = [middle(frame)[1] for frame in moved(square(), "bounce", 8)]
+    heights = [middle(frame)[1] for frame in clip_of(square(), "bounce", 8)]
     assert np.allclose(heights[::4], 31.5, atol=0.1)
     assert np.allclose(heights[2::4], 31.5 - 0.25 * 64, atol=0.5)
-    spun = moved(square(), "spin", 4)[1]
+    spun = clip_of(square(), "spin", 4)[1]
     assert (spun[24:30, 34:40, 0] > 200).all()  # a quarter turn to the right
     assert (spun[34:40, 34:40] < 50).all()
 
@@ -68,7 +73,8 @@ def test_zooms_bounces_and_spins() -> None:
 def config() -> dict[str, dict[str, Any]]:
     made = read_config(None)
     made["data"] |= {"captions": 2, "grounds": 0, "recoloured": 0}
-    made["motion"] |= {"frames": 4, "clips": 6, "heads": 2, "minutes": 0.02, "warm_up": 2}
+    made["motion"] |= {"frames": 4, "clips": 6, "heads": 2, "minutes": 0.02, "warm_up": 2, "batch": 4}
+    made["motion"] |= {"frames_at_once": 2, "whole": 0.5}
     made["log"] |= {"every": 2}
     return made
 
@@ -89,7 +95,7 @@ def test_training_leaves_modules_that_the_model_moves_by(folder: Path) -> None:
     motion.train(folder, config(), folder / "model")
     lines = [json.loads(line) for line in (folder / "motion.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["loss"]) for line in lines)
-    adapter = MotionAdapter.from_pretrained(folder / "model" / "motion_adapter")
+    adapter = MotionAdapter.from_pretrained(folder / "model-motion")
     assert max(p.abs().max().item() for n, p in adapter.named_parameters() if ".proj_out." in n) > 0
     asked = {"prompt": "a box, sliding left", "model": str(folder / "model"), "num_frames": 4, "img_w": 64}
     planned = plan(Recipe(**asked, img_h=64, seed="1", num_inference_steps=2))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from noisette.cli import run
 from noisette.errors import UserError
-from noisette.train import autoencoder, captions, compose, data, denoiser, examples, upscale, vectors
+from noisette.train import autoencoder, captions, compose, data, decoder, denoiser, examples, upscale, vectors
 from noisette.train.checkpoint import Run, keep_start, load_start
 from noisette.train.config import read_config
 
@@ -37,6 +37,7 @@ def tiny() -> dict[str, dict[str, Any]]:
         "batch": 4,
     }
     config["denoiser"] |= {"minutes": 0.02}
+    config["decoder"] |= {"batch": 2, "minutes": 0.01}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
     return config
@@ -260,7 +261,9 @@ def test_the_autoencoder_starts_with_the_right_colours() -> None:
     assert centres[1].argmax() == 0
 
 
-def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) -> None:
+def test_the_steps_run_through_to_a_folder_that_diffusers_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Data of four pictures, some steps of each network, export, and a picture drawn by plain diffusers."""
     from noisette.train import export
     from noisette.train.text import load_text_encoder  # noqa: F401  (its package is stood in for below)
@@ -282,6 +285,12 @@ def test_the_steps_run_through_to_a_folder_that_diffusers_loads(tmp_path: Path) 
     checkpoints: list[float] = []
     denoiser.train(tmp_path, config, checkpoints.append)
     assert checkpoints[-1] >= config["denoiser"]["minutes"]
+    decoder.train(tmp_path, config)
+    assert "decoder, latents as guessed" in capsys.readouterr().out
+    taught, started = (torch.load(tmp_path / f"{name}.pt") for name in ("decoder", "autoencoder"))
+    for name, value in taught["averages"].items():
+        kept = torch.equal(value, started["averages"][name])
+        assert kept == (name.split(".")[0] not in decoder.PARTS)
     log = [json.loads(line) for line in (tmp_path / "denoiser.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {"step", "seconds", "loss", "samples_a_second"} == set(log[0])
 

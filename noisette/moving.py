@@ -1,29 +1,20 @@
 """Clips from stills: each motion as a rule that moves a picture on its ground, and the words that name it.
 
 At the first frame every picture stands as it is in the still, so that a clip can begin from one. What turns or
-swings ends where it begins: those clips loop.
+swings ends where it begins: those clips loop. Training makes its clips so, and a model without motion modules
+starts from such a clip and redraws it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
-MOTIONS: dict[str, tuple[str, ...]] = {  # the word itself first
-    "bounce": ("bounce", "bouncing", "bouncing up and down"),
-    "spin": ("spin", "spinning", "turning around"),
-    "zoom in": ("zoom in", "zooming in", "coming closer"),
-    "zoom out": ("zoom out", "zooming out", "going away"),
-    "slide left": ("slide left", "sliding left", "moving to the left"),
-    "slide right": ("slide right", "sliding right", "moving to the right"),
-    "slide up": ("slide up", "sliding up", "rising"),
-    "slide down": ("slide down", "sliding down", "sinking"),
-    "shake": ("shake", "shaking", "trembling"),
-    "wave": ("wave", "waving", "rippling"),
-}
+from noisette.recipe import MOTIONS
+
 REACH = 0.35  # of the side: how far a slide goes
 
 Affine = tuple[float, float, float, float, float]  # scale x, scale y, angle (radians), shift x, shift y (of the side)
@@ -47,16 +38,15 @@ def place(motion: str, t: float) -> Affine:
     return rules[motion]()
 
 
-def moved(picture: np.ndarray, motion: str, num_frames: int) -> np.ndarray:
-    """uint8 [H, W, 3] on a plain ground to uint8 [F, H, W, 3]; the ground's colour comes in from outside.
+def moved(picture: np.ndarray, motion: str, num_frames: int) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3] on a plain ground to its frames; the ground's colour comes in from outside.
 
     Motions that come back take the clip as a circle (frame F would be frame 0), the others end at its last frame.
     """
     returns = motion in ("bounce", "spin", "shake", "wave")
-    times = [i / (num_frames if returns else num_frames - 1) for i in range(num_frames)]
-    if motion == "wave":
-        return np.stack([waved(picture, t) for t in times])
-    return np.stack([transformed(picture, place(motion, t)) for t in times])
+    for i in range(num_frames):
+        t = i / (num_frames if returns else num_frames - 1)
+        yield waved(picture, t) if motion == "wave" else transformed(picture, place(motion, t))
 
 
 def transformed(picture: np.ndarray, where: Affine) -> np.ndarray:
