@@ -83,6 +83,7 @@ def make_axis(head: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
     """The axis, each value held against its field's rules. Raises UserError."""
     if not rows:
         raise UserError(f"--sweep {head} has no values")
+    check_apart([Axis(names, ())])
     for name in names:
         if not FIELDS[name].metadata.get("alters", True):
             raise UserError(f"--sweep {name} changes nothing: pictures do not depend on it")
@@ -137,9 +138,7 @@ def read_sweep(words: Sequence[str], where: Sequence[str], given: dict[str, Any]
         if "=" not in word and Path(word).suffix.lower() in (".toml", ".csv"):
             sweep = merge(sweep, read_file(Path(word)))
     axes = [parse_axis(w) for w in words if "=" in w or Path(w).suffix.lower() not in (".toml", ".csv")]
-    twice = [n for axis, other in itertools.combinations(axes, 2) for n in axis.names if n in other.names]
-    if twice:
-        raise UserError(f"--sweep {twice[0]} is an axis twice")
+    check_apart(axes)
     sweep = merge(sweep, Sweep(given, tuple(axes), tuple(map(parse_condition, where))))
     for name in given:
         if any(name in axis.names for axis in sweep.axes):
@@ -201,17 +200,37 @@ def from_toml(text: str) -> Sweep:
     for key in values:
         if key not in FILE_KEYS:
             raise UserError(f"unknown key {key!r}{nearest(key, FILE_KEYS)}; there are: {', '.join(FILE_KEYS)}")
-    given = {field_name(name): plain(field_name(name), value) for name, value in values.get("recipe", {}).items()}
+    recipe, axes, reference = (table_of(values, key) for key in ("recipe", "axes", "reference"))
+    given = {field_name(name): plain(field_name(name), value) for name, value in recipe.items()}
     for name, value in given.items():
         check_field(name, value)
     where = values.get("where", [])
     conditions = [where] if isinstance(where, str) else where
+    if not isinstance(conditions, list) or not all(isinstance(condition, str) for condition in conditions):
+        raise UserError(f"where is neither a text nor a list of texts: {where!r}")
+    crossed = tuple(toml_axis(head, value) for head, value in axes.items())
+    check_apart(crossed)
     return Sweep(
         given,
-        tuple(toml_axis(head, value) for head, value in values.get("axes", {}).items()),
+        crossed,
         tuple(parse_condition(condition) for condition in conditions),
-        tuple(f"{name}={value}" for name, value in values.get("reference", {}).items()),
+        tuple(f"{name}={value}" for name, value in reference.items()),
     )
+
+
+def table_of(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """A table of a sweep file, empty where it is left out. Raises UserError."""
+    table = values.get(key, {})
+    if not isinstance(table, dict):
+        raise UserError(f"{key} is no table: write [{key}] and NAME = VALUE below it")
+    return table
+
+
+def check_apart(axes: Sequence[Axis]) -> None:
+    """Raises UserError for a field that is an axis twice, whatever its name."""
+    names = [name for axis in axes for name in axis.names]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UserError(f"--sweep {twice[0]} is an axis twice")
 
 
 def toml_axis(head: str, value: Any) -> Axis:

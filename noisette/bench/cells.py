@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ADDRESS = 24  # hex digits: 96 bits
 INPUTS = ("base_img", "mask_img", "base_video", "mask_video")
-BY_CONTENT = ("model", "engine", *INPUTS, "lora", "motion_adapter")  # stand in an address by hash, not by name
+BY_CONTENT = ("model", "engine", *INPUTS, "lora", "motion_adapter", "ip_adapter")  # stand in an address by hash
 BY_RESULT = ("img_w", "img_h")  # stand there as the size that is written, given or not
 TWICE = ("heun", "dpmpp_sde")  # samplers that evaluate the network twice a step
 

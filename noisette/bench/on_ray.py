@@ -68,7 +68,7 @@ def cluster(on: str) -> Iterator[Any]:
         place: dict[str, Any] = {"address": on} if on.startswith("ray://") else {"include_dashboard": False}
         try:
             ray.init(**place, runtime_env=runtime_env(), log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
             raise UserError(f"--on {on} can't be reached: {str(error).partition(chr(10))[0]}") from None
     try:
         yield ray
@@ -79,8 +79,8 @@ def cluster(on: str) -> Iterator[Any]:
 
 def run_on_ray(todo: Sequence[Cell], store: Store, on: str, workers: int | None = None) -> Iterator[Landed]:
     """As `run.run`, on a cluster: by default a worker a GPU where there are any, else a worker a node."""
-    store.prepare(todo)
     with cluster(on) as ray:
+        store.prepare(todo)
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = workers or gpus or sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
         waiting = batches(todo)

@@ -168,7 +168,7 @@ def test_measure_reads_clips(swept: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "wanted"),
     [
         ("--walk_to 5 --sweep crop=auto,off", "--crop is of pictures, --walk_to of clips"),
-        ("--sweep num_frames=2,4", "no motion modules"),
+        ("--motion_adapter nowhere/at/all --sweep num_frames=2,4", "no folder with config.json"),
         ("--walk_to 5 --sweep codec=h265,ffv1", "did you mean 'h264'"),
         ("--walk_to 5 --steps 2 --sweep num_frames=1..4", "out of range: 2 to"),
         ("--sweep base_video=nowhere.mp4", "not there"),
