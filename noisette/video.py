@@ -202,10 +202,11 @@ def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
 
 
 def blended(images: Iterator[Array], times: int, loop: bool) -> Iterator[Array]:
-    """Images [3, H, W] with times - 1 plain mixtures between neighbours; in a loop also from the last to the first."""
-    before = first = next(images)
+    """Images [3, H, W] with times - 1 plain mixtures between neighbours, also of a loop's last and first."""
+    shown = (np.clip(image, -1, 1) for image in images)
+    before = first = next(shown)
     yield first
-    for after in chain(images, [first]) if loop else images:
+    for after in chain(shown, [first]) if loop else shown:
         yield from (before + np.float32(i / times) * (after - before) for i in range(1, times))
         if after is not first:
             yield after
