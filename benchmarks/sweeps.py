@@ -2,7 +2,7 @@
 """The bench's own promises, measured: `python3 benchmarks/sweeps.py kills|overhead|store|ray [--cells N]`.
 
 kills     a sweep that is killed again and again ends with the pictures of one that was left alone
-overhead  processor time a cell costs beyond making and writing its picture (loading shared by the cells)
+overhead  processor time a cell costs beyond its generation, beside what a plain loop does; networks are loaded before
 store     how long a large store takes to list, to resume and to report
 ray       two Ray workers against the plain loop on the same cells: seconds, and the same pictures
 """
@@ -28,13 +28,14 @@ sys.path.insert(0, str(ROOT))
 from noisette import engines, output  # noqa: E402
 from noisette.bench.axes import cells, read_sweep  # noqa: E402
 from noisette.bench.cells import Cell, resolve  # noqa: E402
-from noisette.bench.make import Made  # noqa: E402
+from noisette.bench.derived import derive  # noqa: E402
+from noisette.bench.make import Made, Maker  # noqa: E402
 from noisette.bench.report import report  # noqa: E402
 from noisette.bench.run import missing, run  # noqa: E402
 from noisette.bench.store import Store  # noqa: E402
 from noisette.engines import Networks  # noqa: E402
 from noisette.generate import generate  # noqa: E402
-from noisette.plan import plan  # noqa: E402
+from noisette.plan import Plan, plan  # noqa: E402
 from noisette.reading import Picture, read  # noqa: E402
 from noisette.record import pixel_hash  # noqa: E402
 
@@ -60,15 +61,18 @@ def kills(count: int, folder: Path, times: int = 30) -> None:
     command = [sys.executable, "-m", "noisette", "sweep", *fixed, "--sweep", *axes, "--out"]
     killed = folder / "killed"
     landed = []
-    for _ in range(times):
+    for turn in range(times):
         before = len(Store(killed).done())
         process = subprocess.Popen(
             [*command, str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        target = before + draw.randint(0, 2 * count // (times + 1))
-        while len(Store(killed).done()) < target and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.15))
+        if turn % 3 == 2:  # anywhere: while it starts, plans, loads
+            time.sleep(draw.uniform(0, 6))
+        else:  # between two cells that land
+            target = before + draw.randint(1, 2 * count // (times + 1))
+            while len(Store(killed).done()) < target and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.wait()
         landed.append(len(Store(killed).done()))
@@ -91,16 +95,22 @@ def cpu(work: Callable[[], object]) -> float:
 
 
 def overhead(count: int, folder: Path) -> None:
-    """Rounds of the plain loop (generate, write) and of the sweep on the same cells take turns."""
-    for side in (64, 512):
-        plain, swept = [], []
+    """Rounds of generation alone, of the plain loop (plan, generate, write) and of the sweep take turns."""
+    for side in (64, 256, 512):
+        bare, plain, swept = [], [], []
         size = {"img_w": side, "img_h": side}
         planned = plan(asked(["seed=0"], **size)[0].recipe)
         networks = engines.load(planned)
-        for _ in generate(planned, networks):
+        maker, swept_at = Maker(folder / "claims"), Store(folder / f"swept {side}")
+        for _ in run(asked(["seed=999999"], **size), swept_at, maker=maker):  # loads, warms up
             pass
         for turn in range(4):
             found = asked([f"seed={turn * count}..{(turn + 1) * count - 1}"], **size)
+
+            def draw(plans: list[Plan], networks: Networks = networks) -> None:
+                for once in plans:
+                    for _ in generate(once, networks):
+                        pass
 
             def loop(some: list[Cell] = found, networks: Networks = networks) -> None:
                 for cell in some:
@@ -108,12 +118,17 @@ def overhead(count: int, folder: Path) -> None:
                     for result in generate(once, networks):
                         output.write(once, result)
 
-            store = Store(folder / f"swept {side}")
+            def sweep(some: list[Cell] = found, at: Store = swept_at, maker: Maker = maker) -> None:
+                for landed in run(some, at, maker=maker):
+                    assert landed.proved
+
+            plans = [plan(cell.recipe) for cell in found]
+            bare.append(cpu(lambda plans=plans, draw=draw: draw(plans)) / count)
             plain.append(cpu(loop) / count)
-            swept.append(cpu(lambda some=found, at=store: list(run(some, at))) / count)
-        first, rest = swept[0] * 1e3, (np.median(swept[1:]) - np.median(plain[1:])) * 1e3
-        print(f"{side}x{side}: plain loop {np.median(plain[1:]) * 1e3:.1f} ms a cell, sweep {rest:+.1f} ms;"
-              f" {first:.1f} ms in the first {count} with loading")  # fmt: skip
+            swept.append(cpu(sweep) / count)
+        alone, more, most = (1e3 * float(np.median(times[1:])) for times in (bare, plain, swept))
+        print(f"{side}x{side}: generation {alone:.1f} ms a picture, one step; a plain loop that plans and writes"
+              f" {more - alone:+.1f} ms, the sweep {most - alone:+.1f} ms")  # fmt: skip
 
 
 def store(count: int, folder: Path) -> None:
@@ -132,7 +147,7 @@ def store(count: int, folder: Path) -> None:
             "provenance": facts,
             "cell": {"address": cell.address, "at": cell.at},
         }
-        place.land(cell, Made(cell.address, picture, metadata))
+        place.land(cell, Made(cell.address, picture, metadata, derive(picture, None, None)))
     print(f"{len(found):,} cells")
     tasks: dict[str, Callable[[], object]] = {
         "plan all cells": lambda: asked(

@@ -67,10 +67,10 @@ def underscored(word: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def add_recipe_flags(parser: Parser, command: str) -> None:
-    """One flag a field that the command has, with its aliases; values stay text until `recipe.parse` reads them."""
+def add_recipe_flags(parser: Parser, *commands: str) -> None:
+    """One flag a field that one of the commands has, with its aliases; values stay text for `recipe.parse`."""
     for name, field in FIELDS.items():
-        if field.metadata.get("only", command) != command:
+        if field.metadata.get("only") not in (None, *commands):
             continue
         flags = [f"--{name}"]
         flags += [f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in field.metadata.get("aliases", ())]

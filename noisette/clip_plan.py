@@ -287,7 +287,7 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     moved = moved_by(recipe, ours(checkpoint))
     strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
-    walk = tuple(parse_seeds(recipe.walk_to))
+    walk = tuple(parse_seeds(recipe.walk_to, name="walk_to"))
     written = frames * times if recipe.loop else (frames - 1) * times + 1
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
     return ClipPlan(

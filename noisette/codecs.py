@@ -49,6 +49,9 @@ CODECS = {
 }
 
 
+SUFFIXES = tuple(dict.fromkeys(codec.suffix for codec in CODECS.values()))
+
+
 def available(codec: Codec) -> bool:
     """Whether this build of PyAV (for WebP, Pillow) has the encoder."""
     if codec.encoder == "webp":

@@ -52,7 +52,7 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
     shown: dict[str, Any] = {}
-    if recipe.image_prompt:
+    if recipe.image_prompt or recipe.ip_adapter:
         prompt, shown = image_prompt.prompted(prompt, plan, networks)
     chain = parse_chain(recipe)
     inputs = [on_canvas(plan, window) for window in plan.windows]

@@ -1,9 +1,12 @@
-"""A picture in the place of a text: the built-in model's image encoder, run by NumPy.
+"""A picture in the place of a text: the built-in model's image encoder, run by NumPy, or an IP-Adapter.
 
 MODEL-image-encoder beside a model's folder is made by `noisette train image_encoder`: four convolutions over the
 latents of a picture, a hidden layer and two heads. `states` are what the text encoder would say of a caption of the
 picture, so an image prompt is a mixture of two conditions (linear, token by token); `embedding` is a unit vector
 that can be laid beside pooled texts.
+
+An IP-Adapter (Ye et al. 2023) adds tokens of the picture behind those of the text, for attention layers of their
+own; `image_prompt` is their weight.
 """
 
 from __future__ import annotations
@@ -20,14 +23,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from noisette import pixels
+from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER
 from noisette.errors import UserError
 
 if TYPE_CHECKING:
+    from noisette.checkpoint import Checkpoint
     from noisette.engines import Networks
     from noisette.families.stable_diffusion import Conditions
     from noisette.plan import Plan
+    from noisette.reading import Picture
 
 Array = NDArray[np.float32]
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_SPREAD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 @dataclass(frozen=True)
@@ -87,18 +95,42 @@ def load(folder: Path) -> ImageEncoder:
     return ImageEncoder(weights, tuple(config["strides"]), config["side"], config["tokens"], config["width"], digest)
 
 
-def prompted(conditions: Conditions, plan: Plan, networks: Networks) -> tuple[Conditions, dict[str, Any]]:
-    """The conditions turned from what was said to what the base shows, by `image_prompt`, and what the file says.
+def latents(encoder: ImageEncoder, checkpoint: Checkpoint, networks: Networks, picture: Picture) -> Array:
+    """Scaled latents [1, C, side, side] of a picture brought into a square, its edges repeated."""
+    side = encoder.side * checkpoint.vae_scale_factor
+    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(picture, side, side, "pad")))
+    scaled: Array = mean * np.float32(checkpoint.configs["vae"].get("scaling_factor", 1.0))
+    return scaled
 
-    Linear, token by token. The base is brought into a square of the encoder's side, its edges repeated.
-    """
+
+def prompted(conditions: Conditions, plan: Plan, networks: Any) -> tuple[Conditions, dict[str, Any]]:
+    """The conditions turned from what was said to what the base shows, by `image_prompt`, and what the file says."""
     assert plan.base is not None
+    scale = np.float32(plan.recipe.image_prompt)
+    if IP_ADAPTER in plan.checkpoint.weights:
+        side = plan.checkpoint.configs[IMAGE_ENCODER].get("image_size", 224)
+        seen, unseen = networks.encode_image_prompt(clip_pixels(plan.base, side), float(scale))
+        both = [(conditions.positive, seen), (conditions.negative, unseen)]
+        positive, negative = (
+            np.concatenate([states, np.repeat(tokens, len(states), axis=0)], axis=1) for states, tokens in both
+        )
+        return replace(conditions, positive=positive, negative=negative), {}
     assert plan.checkpoint.image_encoder is not None
     encoder = load(plan.checkpoint.image_encoder)
-    side = encoder.side * plan.checkpoint.vae_scale_factor
-    mean, _ = networks.encode_image(pixels.to_model(pixels.fit(plan.base, side, side, "pad")))
-    states, _ = encoder.encode(mean * np.float32(plan.checkpoint.configs["vae"].get("scaling_factor", 1.0)))
-    scale = np.float32(plan.recipe.image_prompt)
+    states, _ = encoder.encode(latents(encoder, plan.checkpoint, networks, plan.base))
     positive = (1 - scale) * conditions.positive + scale * states
     said = {"image_encoder": f"{plan.checkpoint.image_encoder.name} {encoder.hash[:12]}"}
     return replace(conditions, positive=positive.astype(np.float32)), said
+
+
+def clip_pixels(picture: Picture, side: int) -> Array:
+    """A picture as CLIP's vision models take it, [1, 3, side, side]: its middle, in CLIP's units."""
+    from PIL import Image
+
+    shown = Image.fromarray(pixels.rounded(pixels.shown(picture)))
+    scale = side / min(shown.size)
+    width, height = (max(side, int(length * scale)) for length in shown.size)
+    resized = np.asarray(shown.resize((width, height), Image.Resampling.BICUBIC))
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = resized[top : top + side, left : left + side].astype(np.float32) / 255
+    return ((middle - CLIP_MEAN) / CLIP_SPREAD).transpose(2, 0, 1)[None].astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PACKAGES = {"torch": ("torch", "diffusers", "transformers"), "openvino": ("openvino",)}
 
 
+@cache
 def versions(engine: str) -> dict[str, str]:
     """What computed: Python, NumPy and the engine's packages."""
     packages = {package: version(package) for package in ("numpy", *PACKAGES[engine])}

@@ -35,11 +35,12 @@ STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt")
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
-NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "strength", "fit")
+Clips = tuple["Clip | None", "Clip | None"]
+NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
@@ -202,7 +203,7 @@ def mode_of(recipe: Recipe) -> str:
 
 def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], checkpoint: Checkpoint) -> Recipe:
     """Gives each open field the model's value, or the family's."""
-    image_prompt = (IMAGE_PROMPT if recipe.prompt else 1.0) if checkpoint.image_encoder else 0.0
+    image_prompt = (IMAGE_PROMPT if recipe.prompt else 1.0) if checkpoint.sees else 0.0
     values: dict[str, Any] = {
         "num_inference_steps": family.steps,
         "guidance_scale": family.guidance_scale,
@@ -212,7 +213,9 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
-        values |= {"sampler": "euler_ancestral", "image_prompt": image_prompt}
+        values["sampler"] = "euler_ancestral"
+    if mode == "variation" or recipe.ip_adapter:
+        values["image_prompt"] = image_prompt
     if recipe.seed == "":
         values["seed"] = str(secrets.randbelow(2**32))
     still_open = {f.name for f in fields(recipe) if getattr(recipe, f.name) in (None, "")}
@@ -246,10 +249,10 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
         raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
     if mode == "variation" and recipe.sampler != "euler_ancestral":
         raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
-    if recipe.image_prompt and checkpoint.image_encoder is None:
+    if recipe.image_prompt and not checkpoint.sees:
         raise UserError(
-            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not:"
-            " noisette-1 has one"
+            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not: name one by"
+            " --ip_adapter, for Stable Diffusion 1.5 h94/IP-Adapter"
         )
     if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
         raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
@@ -287,6 +290,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
         if recipe.engine == "openvino" and recipe.device not in ("auto", "cpu"):
             raise UserError(f"--device {recipe.device} needs --engine torch: openvino runs on the CPU")
         engine, why = recipe.engine, "asked for"
+    elif recipe.ip_adapter:
+        engine, why = "torch", "for --ip_adapter"
     elif recipe.device in ("cuda", "mps"):
         engine, why = "torch", f"for --device {recipe.device}"
     else:
@@ -297,6 +302,8 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
             if engine == "openvino"
             else f"what is installed for {family.name}"
         )
+    if recipe.ip_adapter and engine != "torch":
+        raise UserError(f"--ip_adapter {recipe.ip_adapter} runs on --engine torch, not on {engine}")
     if not installed(engine):
         raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
     return engine, why
@@ -401,17 +408,18 @@ def plan(
     download: bool = True,
     find: Callable[[str], Found] = find_model,
     read: Callable[[Recipe, Clip | None], Inputs] = read,
+    read_clips: Callable[[Recipe], Clips] = clip_plan.read_clips,
 ) -> Plan:
     """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
 
     What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
-    may pass a `find` and a `read` that remember models and inputs.
+    may pass a `find`, a `read` and a `read_clips` that remember models and inputs.
     """
     if recipe.checkpoint_every and recipe.seed == "":
         raise UserError("--checkpoint_every needs --seed: a second run must make the same picture to go on")
     mode = mode_of(recipe)
     checkpoint, family, defaults, max_aspect = find(recipe.model)
-    base_clip, mask_clip = clip_plan.read_clips(recipe)
+    base_clip, mask_clip = read_clips(recipe)
     if recipe.moving:
         if family.whole_clips:
             recipe = clip_plan.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
@@ -422,6 +430,10 @@ def plan(
             recipe = clip_plan.redrawn(recipe, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.clip_skip:
+        checkpoint = checkpoints.with_clip_skip(checkpoint, recipe.clip_skip)
+    if recipe.ip_adapter:
+        checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
     idle = without_effect(recipe)
@@ -447,7 +459,7 @@ def plan(
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
-    notes += clip_plan.notes(recipe, mode, size, base_clip)
+    notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]
     if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
     if download:

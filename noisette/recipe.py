@@ -103,6 +103,10 @@ class Recipe:
         high=1.0,
         only="image",
     )
+    ip_adapter: str = flag(
+        None, "what sees the base for --image_prompt: FILE.safetensors with image_encoder/ beside it, or a hub id",
+        only="image",
+    )  # fmt: skip
     base_video: str = flag(None, "the clip to start from (video2video)", only="video")
     mask_video: str = flag(None, "a clip of masks, one a frame: white is repainted, black is kept", only="video")
     num_frames: int = flag(None, "frames of the clip", aliases=("frames",), low=2, high=MAX_FRAMES, only="video")
@@ -147,6 +151,7 @@ class Recipe:
     variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    clip_skip: int = flag(0, "layers that the text encoder leaves out at its end", low=0, high=31)
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)

@@ -6,6 +6,7 @@ import gzip
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,21 @@ def load(files: Mapping[str, Path], config: Mapping[str, Any], window: int) -> T
     """A tokenizer from its files (tokenizer.json, vocab.json and merges.txt, merges.txt.gz, or vocab.txt).
 
     `config`: tokenizer_config.json; its pad_token pads (Stable Diffusion 1 with the end token, 2 with "!").
-    `window`: the text encoder's positions; the tokenizer's model_max_length where that is smaller.
+    `window`: the text encoder's positions; the tokenizer's model_max_length where that is smaller. Remembered as
+    long as the files stay the same: a sweep of a thousand pictures asks a thousand times.
     """
+    import json
+
+    stamps = tuple((name, path, path.stat().st_mtime_ns) for name, path in sorted(files.items()))
+    return loaded(stamps, json.dumps(config, sort_keys=True), window)
+
+
+@lru_cache(maxsize=4)
+def loaded(stamps: tuple[tuple[str, Path, int], ...], config_text: str, window: int) -> Tokenizer:
+    """`load` of files that bear these stamps of time."""
+    import json
+
+    files, config = {name: path for name, path, _ in stamps}, json.loads(config_text)
     window = min(window, int(config.get("model_max_length", window)))
     backend = read_backend(files, config)
     backend.no_truncation()

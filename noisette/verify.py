@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noisette import clip_record, clips, engines, record, video
+from noisette import clip_record, clips, codecs, engines, record, video
 from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.inputs import written_inputs
@@ -101,6 +101,8 @@ class Loader:
             recipe.lora,
             recipe.motion,
             recipe.motion_adapter,
+            recipe.ip_adapter,
+            str(recipe.clip_skip),
         )
         if self._last is None or self._last[0] != key:
             self._last = None  # the old networks go before the new ones come
@@ -109,19 +111,29 @@ class Loader:
 
 
 def files_in(place: str) -> list[Path]:
-    """The file, or the PNG files of a folder and those below it, sheets left out. Raises UserError for none."""
+    """The file, or the PNG files and clips of a folder and those below it, sheets left out.
+
+    Raises UserError for none.
+    """
     if not Path(place).is_dir():
         return [resolve(place)]
-    found = sorted(path for path in Path(place).rglob("*.png") if "sheet" not in path.name)
+    found = sorted(path for path in Path(place).rglob("*") if is_ours(path))
     if not found:
         raise UserError(f"{place} holds no pictures")
     return found
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file's name is one of a picture or a clip as we write them, and no sheet's."""
+    if path.suffix == ".png":
+        return "sheet" not in path.name and Path(path.stem).suffix not in codecs.SUFFIXES
+    return path.suffix in codecs.SUFFIXES and clips.is_clip(path)
+
+
 def summary(verdicts: list[Verdict]) -> str:
-    """`12 pictures: 11 identical, 1 different`."""
+    """`12 files: 11 identical, 1 different`."""
     counts = Counter(verdict.word for verdict in verdicts)
-    return f"{len(verdicts):,} pictures: " + ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
+    return f"{len(verdicts):,} files: " + ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
 
 
 def verify_file(path: Path, engine: str | None = None, load: Load = engines.load) -> Verdict:

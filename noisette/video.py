@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -247,13 +248,20 @@ def held(plan: Plan) -> clip_record.Held | None:
 
 def write(plan: Plan, result: ClipResult) -> Saved:
     """Saves a clip and its contact sheet under the next free name, and proves the file."""
-    clip, steps = plan.clip, plan.recipe.num_inference_steps
-    assert clip is not None
+    steps = plan.recipe.num_inference_steps
     assert steps is not None
     path = names.reserve(plan.out, plan.recipe.prompt, plan.mode, result.seed, steps, plan.suffix)
+    return save(plan, result, path, {})
+
+
+def save(plan: Plan, result: ClipResult, path: Path, more: dict[str, Any]) -> Saved:
+    """Saves a clip and its contact sheet under a name that is ours, `more` in its metadata, and proves the file."""
+    clip = plan.clip
+    assert clip is not None
 
     def metadata() -> dict[str, Any]:
-        return output.metadata(plan, result.seed, time.perf_counter() - result.began, result.facts)
+        seconds = time.perf_counter() - result.began
+        return {**output.metadata(plan, result.seed, seconds, result.facts), **more}
 
     size = plan.size.width, plan.size.height
     return clip_record.save(

@@ -10,7 +10,7 @@ from tests.process import ROOT, run_python
 HEAVY = ("numpy", "PIL", "torch", "diffusers", "transformers", "openvino", "ray", "tokenizers", "huggingface_hub")
 LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "engines", "optimized")
 LAYERS = (  # each may import those before it
-    {"errors", "distances"},
+    {"errors", "distances", "steadiness"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "moving",
      "tiles"},

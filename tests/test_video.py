@@ -16,11 +16,12 @@ from noisette import clips, codecs, engines
 from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
-from noisette.judge.motion import first_frame_error, motion_of
+from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
 from noisette.plan import plan
 from noisette.recipe import Recipe
 from noisette.record import read_recipe
+from noisette.steadiness import first_frame_error
 from noisette.video import make
 from tests import tiny
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from noisette.bench.conditions import Condition, parse_condition
+from noisette.clip_plan import NUM_FRAMES
 from noisette.errors import UserError
 from noisette.recipe import ALIASES, FIELDS, Recipe, check_field, kind, nearest, parse, parse_seeds
 
@@ -26,7 +27,7 @@ NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::({NUMBER}))?")
 FILE_KEYS = ("recipe", "axes", "where", "reference")
 
-Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture
+Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture or clip
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def make_axis(head: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
     """The axis, each value held against its field's rules. Raises UserError."""
     if not rows:
         raise UserError(f"--sweep {head} has no values")
+    check_apart([Axis(names, ())])
     for name in names:
-        if FIELDS[name].metadata.get("only") == "video":
-            raise UserError(f"--sweep {name} is of clips: a sweep makes pictures")
         if not FIELDS[name].metadata.get("alters", True):
             raise UserError(f"--sweep {name} changes nothing: pictures do not depend on it")
     for row in rows:
@@ -138,9 +138,7 @@ def read_sweep(words: Sequence[str], where: Sequence[str], given: dict[str, Any]
         if "=" not in word and Path(word).suffix.lower() in (".toml", ".csv"):
             sweep = merge(sweep, read_file(Path(word)))
     axes = [parse_axis(w) for w in words if "=" in w or Path(w).suffix.lower() not in (".toml", ".csv")]
-    twice = [n for axis, other in itertools.combinations(axes, 2) for n in axis.names if n in other.names]
-    if twice:
-        raise UserError(f"--sweep {twice[0]} is an axis twice")
+    check_apart(axes)
     sweep = merge(sweep, Sweep(given, tuple(axes), tuple(map(parse_condition, where))))
     for name in given:
         if any(name in axis.names for axis in sweep.axes):
@@ -202,19 +200,37 @@ def from_toml(text: str) -> Sweep:
     for key in values:
         if key not in FILE_KEYS:
             raise UserError(f"unknown key {key!r}{nearest(key, FILE_KEYS)}; there are: {', '.join(FILE_KEYS)}")
-    given = {field_name(name): plain(field_name(name), value) for name, value in values.get("recipe", {}).items()}
+    recipe, axes, reference = (table_of(values, key) for key in ("recipe", "axes", "reference"))
+    given = {field_name(name): plain(field_name(name), value) for name, value in recipe.items()}
     for name, value in given.items():
-        if FIELDS[name].metadata.get("only") == "video":
-            raise UserError(f"{name} is of clips: a sweep makes pictures")
         check_field(name, value)
     where = values.get("where", [])
     conditions = [where] if isinstance(where, str) else where
+    if not isinstance(conditions, list) or not all(isinstance(condition, str) for condition in conditions):
+        raise UserError(f"where is neither a text nor a list of texts: {where!r}")
+    crossed = tuple(toml_axis(head, value) for head, value in axes.items())
+    check_apart(crossed)
     return Sweep(
         given,
-        tuple(toml_axis(head, value) for head, value in values.get("axes", {}).items()),
+        crossed,
         tuple(parse_condition(condition) for condition in conditions),
-        tuple(f"{name}={value}" for name, value in values.get("reference", {}).items()),
+        tuple(f"{name}={value}" for name, value in reference.items()),
     )
+
+
+def table_of(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """A table of a sweep file, empty where it is left out. Raises UserError."""
+    table = values.get(key, {})
+    if not isinstance(table, dict):
+        raise UserError(f"{key} is no table: write [{key}] and NAME = VALUE below it")
+    return table
+
+
+def check_apart(axes: Sequence[Axis]) -> None:
+    """Raises UserError for a field that is an axis twice, whatever its name."""
+    names = [name for axis in axes for name in axis.names]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UserError(f"--sweep {twice[0]} is an axis twice")
 
 
 def toml_axis(head: str, value: Any) -> Axis:
@@ -240,13 +256,29 @@ def plain(name: str, value: Any) -> Any:
     return float(value) if kind(name) is float and type(value) is int else value
 
 
+def base_of(sweep: Sweep) -> Recipe:
+    """What all cells share. A field of clips makes each a clip, of as many frames as video.py makes.
+
+    Raises UserError where pictures' own fields stand beside clips' own.
+    """
+    names = [*sweep.given, *(name for axis in sweep.axes for name in axis.names)]
+    only = {word: [n for n in names if FIELDS[n].metadata.get("only") == word] for word in ("image", "video")}
+    if only["image"] and only["video"]:
+        raise UserError(
+            f"--{only['image'][0]} is of pictures, --{only['video'][0]} of clips: a sweep makes one or the other"
+        )
+    counted = {"num_frames", "base_video"} & set(names)
+    frames: dict[str, Any] = {"num_frames": NUM_FRAMES} if only["video"] and not counted else {}
+    return replace(Recipe(), **frames, **sweep.given)
+
+
 def cells(sweep: Sweep) -> Iterator[Cell]:
-    """The crossed axes in order, the last fastest, a recipe of one picture each; conditions applied.
+    """The crossed axes in order, the last fastest, a recipe of one picture or clip each; conditions applied.
 
     Without a seed it is 0, so that a second run finds the first one's pictures; several seeds become an axis.
     Raises UserError where nothing is left or there are too many.
     """
-    base = replace(Recipe(), **sweep.given)
+    base = base_of(sweep)
     axes = list(sweep.axes)
     if not any("seed" in axis.names for axis in axes):
         axes.append(Axis(("seed",), tuple((str(s),) for s in parse_seeds(base.seed or "0", base.count))))

@@ -1,4 +1,4 @@
-"""Cells: one picture each, addressed by the hash of everything that decides its pixels."""
+"""Cells: one picture or clip each, addressed by the hash of everything that decides its pixels."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette.clip_plan import read_clips
 from noisette.errors import UserError
-from noisette.plan import Inputs, Plan, find_model, plan, read
+from noisette.plan import Clips, Inputs, Plan, find_model, plan, read
 from noisette.recipe import FIELDS, Recipe
+from noisette.upscaling import enlarging
 
 if TYPE_CHECKING:
     from noisette.bench.axes import Cell as Asked
     from noisette.clips import Clip
 
 ADDRESS = 24  # hex digits: 96 bits
-BY_CONTENT = ("model", "engine", "base_img", "mask_img", "lora")  # stand in an address by hash, not by name
+INPUTS = ("base_img", "mask_img", "base_video", "mask_video")
+BY_CONTENT = ("model", "engine", *INPUTS, "lora", "motion_adapter", "ip_adapter")  # stand in an address by hash
 BY_RESULT = ("img_w", "img_h")  # stand there as the size that is written, given or not
 TWICE = ("heun", "dpmpp_sde")  # samplers that evaluate the network twice a step
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture to make: where it lies on the axes, its complete recipe, its address.
+    """One picture or clip to make: where it lies on the axes, its complete recipe, its address.
 
-    `work`: network evaluations times canvas area in megapixels. `networks` is equal for cells that share loaded
-    networks, `kin` for those that differ by seed alone.
+    `work`: network evaluations times canvas area in megapixels, over all frames. `networks` is equal for cells that
+    share loaded networks, `kin` for those that differ by seed alone. `suffix`: of its file.
     """
 
     address: str
@@ -39,10 +42,11 @@ class Cell:
     work: float
     networks: str
     kin: str
+    suffix: str = ".png"
 
     @property
     def seed(self) -> int:
-        """The picture's own seed."""
+        """The picture's or clip's own seed."""
         return int(self.recipe.seed)
 
 
@@ -53,11 +57,23 @@ class Memory:
         self.find = cache(find_model)
         self.digest = cache(digest)
         self._read = cache(read)
+        self._read_clips = cache(read_clips)
 
     def read(self, recipe: Recipe, clip: Clip | None) -> Inputs:
         """`plan.read`, remembered by what it depends on."""
-        seen = ("base_img", "mask_img", "invert_mask", "fit", "soft_mask", "outpaint")
+        seen = (*INPUTS, "num_frames", "invert_mask", "fit", "soft_mask", "outpaint")
         return self._read(replace(Recipe(), **{name: getattr(recipe, name) for name in seen}), clip)
+
+    def read_clips(self, recipe: Recipe) -> Clips:
+        """`clip_plan.read_clips`, remembered likewise."""
+        seen = ("base_video", "mask_video", "num_frames")
+        return self._read_clips(replace(Recipe(), **{name: getattr(recipe, name) for name in seen}))
+
+    def plan(self, recipe: Recipe, lenient: bool) -> Plan:
+        """`plan.plan` without a second look at anything. Raises UserError."""
+        return plan(
+            recipe, lenient=lenient, download=False, find=self.find, read=self.read, read_clips=self.read_clips
+        )
 
 
 def digest(path: Path) -> str:
@@ -75,7 +91,7 @@ def resolve(asked: Iterable[Asked], lenient: bool = False) -> tuple[list[Cell], 
     notes: dict[str, None] = {}
     for at, recipe in asked:
         try:
-            planned = plan(recipe, lenient=lenient, download=False, find=memory.find, read=memory.read)
+            planned = memory.plan(recipe, lenient)
         except UserError as error:
             raise UserError(f"{place(at)}: {error}; --where leaves cells out") from None
         notes.update(dict.fromkeys(planned.notes))
@@ -110,11 +126,14 @@ def cell_of(planned: Plan, at: dict[str, Any], memory: Memory) -> Cell:
     recipe = replace(planned.recipe, engine=planned.engine)
     times = (2 if recipe.sampler in TWICE else 1) * (2 if (recipe.guidance_scale or 0) > 1 else 1)
     area = sum(window.size.canvas_width * window.size.canvas_height for window in planned.windows)
-    work = planned.evaluated_steps / len(planned.windows) * times * area / 1e6
+    frames = planned.clip.num_frames if planned.clip else 1
+    work = planned.evaluated_steps / max(1, len(planned.windows)) * times * area * frames / 1e6
+    work = work or planned.size.width * planned.size.height / 1e6  # enlarged without a network evaluation
     shared = [content[name] for name in ("weights", "configs", "engine", "loras")]
-    networks = short([*shared, recipe.precision, recipe.device])
+    evaluates = bool(planned.evaluated_steps)
+    networks = short([*shared, recipe.precision, recipe.device, recipe.motion, evaluates])
     kin = short({**content, "recipe": {**content["recipe"], "seed": None}})
-    return Cell(short(content), at, recipe, planned.mode, work, networks, kin)
+    return Cell(short(content), at, recipe, planned.mode, work, networks, kin, planned.suffix)
 
 
 def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
@@ -127,7 +146,9 @@ def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
         for name, value in recipe.to_json().items()
         if name not in (*BY_CONTENT, *BY_RESULT) and FIELDS[name].metadata.get("alters", True)
     }
-    images = {name: getattr(recipe, name) for name in ("base_img", "mask_img")}
+    inputs = {name: getattr(recipe, name) for name in INPUTS}
+    shown = planned.checkpoint.image_encoder if recipe.image_prompt else None
+    enlarges = planned.mode == "upscale" or any(window.size.hires for window in planned.windows)
     return {
         "recipe": fields,
         "size": [planned.size.width, planned.size.height],
@@ -135,7 +156,9 @@ def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
         "configs": short(planned.checkpoint.configs),
         "engine": planned.engine,
         "precision": recipe.precision,
-        "inputs": {name: memory.digest(resolved(path)) for name, path in images.items() if path},
+        "inputs": {name: memory.digest(resolved(path)) for name, path in inputs.items() if path},
+        **({"image_encoder": memory.digest(shown / "model.safetensors")} if shown else {}),
+        **(enlarging(recipe.upscaler) if enlarges else {}),
         "loras": [[memory.digest(path), scale] for path, scale in planned.loras],
     }
 

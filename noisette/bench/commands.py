@@ -18,6 +18,7 @@ from noisette.recipe import FIELDS, Recipe, check, nearest, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell
+    from noisette.bench.similarity import Judge
     from noisette.bench.store import Store
 
 NAMED_IN_NOTES = 8
@@ -28,16 +29,17 @@ def sweep_parser(prog: str) -> Parser:
     """The recipe's flags, and the axes."""
     parser = Parser(
         prog=prog,
-        description="Make a picture for each combination of values; a second run makes what is missing.",
+        description="Make a picture or a clip for each combination of values; a second run makes what is missing.",
         epilog="An axis: steps=5..50:5 (inclusive), sampler=euler,heun, seed=0..7, img_w+img_h=128+128,192+128"
-        " (zipped), or a file: .toml with [recipe], [axes], where; .csv with a cell a row.",
+        " (zipped), or a file: .toml with [recipe], [axes], where; .csv with a cell a row. With a flag or an axis"
+        " of clips (--num_frames 16) the cells are clips.",
     )
     parser.add_argument(
         "--sweep", nargs="+", action="extend", default=[], metavar="AXIS", help="NAME=VALUES, or a TOML or CSV file"
     )
     only = "only cells with, say, 'steps <= 20 or sampler != heun'"
     parser.add_argument("--where", action="append", default=[], metavar="TEXT", help=only)
-    add_recipe_flags(parser, "image")
+    add_recipe_flags(parser, "image", "video")
     add_report_flags(parser)
     parser.add_argument("--out", default="out", metavar="DIR", help="the store: pictures, report, all (default out)")
     parser.add_argument("--on", metavar="WHERE", help="ray: a Ray cluster or this machine; ray://host:10001")
@@ -72,6 +74,7 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     found, notes = resolve(cells(asked), values.lenient)
     reference = parse_reference(values.reference or asked.reference)
     check_axes(found, values, reference)
+    judge = judge_of(values)
     check_writable(store.root)
     for note in notes[:NAMED_IN_NOTES]:
         print(f"note: {note}", file=sys.stderr)
@@ -81,7 +84,7 @@ def sweep(argv: Sequence[str], prog: str) -> int:
         return 0
     code = carry_out(found, todo, store, values)
     if store.done():
-        write_report(store.root, values, reference)
+        write_report(store.root, values, reference, judge)
     return code
 
 
@@ -96,12 +99,21 @@ def check_axes(found: list[Cell], values: argparse.Namespace, reference: dict[st
             )
 
 
-def write_report(folder: Path, values: argparse.Namespace, reference: dict[str, Any]) -> None:
+def judge_of(values: argparse.Namespace) -> Judge | None:
+    """Who --similarity names, looked at but not loaded. Raises UserError."""
+    if values.similarity is None:
+        return None
+    from noisette.bench.similarity import find
+
+    return find(values.similarity)
+
+
+def write_report(folder: Path, values: argparse.Namespace, reference: dict[str, Any], judge: Judge | None) -> None:
     """The page, the sheet and the table, with a line to say so. Raises UserError."""
     from noisette.bench.report import report as make_report
 
     rows, columns = (None if name is None else field_name(name) for name in (values.rows, values.columns))
-    made = make_report(folder, rows, columns, reference)
+    made = make_report(folder, rows, columns, reference, judge)
     for note in made.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{made.html}, {made.sheet}, {made.table}: {made.pictures:,} pictures", file=sys.stderr)
@@ -115,6 +127,15 @@ def add_report_flags(parser: Parser) -> None:
         "--reference", nargs="+", default=[], metavar="NAME=VALUE",
         help="PSNR, SSIM and CIEDE2000 to the picture at these values of axes, as sampler=heun steps=50",
     )  # fmt: skip
+    add_similarity_flag(parser)
+
+
+def add_similarity_flag(parser: Parser) -> None:
+    """Who says how well pictures fit their prompts."""
+    parser.add_argument(
+        "--similarity", metavar="MODEL",
+        help="text-image similarity by noisette-1's image encoder (noisette-1) or a folder with a CLIP model",
+    )  # fmt: skip
 
 
 def report(argv: Sequence[str], prog: str) -> int:
@@ -125,16 +146,18 @@ def report(argv: Sequence[str], prog: str) -> int:
     values = parser.parse(argv)
     from noisette.bench.entries import parse_reference
 
-    write_report(Path(values.folder), values, parse_reference(values.reference))
+    write_report(Path(values.folder), values, parse_reference(values.reference), judge_of(values))
     return 0
 
 
 def measure(argv: Sequence[str], prog: str) -> int:
-    """Prints the numbers of pictures, of pairs, or of two sets."""
-    parser = Parser(prog=prog, description="Measure pictures, alone, against references or as sets.")
+    """Prints the numbers of pictures and clips, of pairs, or of two sets."""
+    parser = Parser(prog=prog, description="Measure pictures and clips, alone, against references or as sets.")
     parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
     parser.add_argument("--reference", metavar="PATH", help="a file, or a folder with files of the same names")
     parser.add_argument("--against", metavar="DIR", help="FID and KID between the pictures and this folder's")
+    add_similarity_flag(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="the text of --similarity (default: each file's own prompt)")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     values = parser.parse(argv)
     from noisette.bench import measuring
@@ -147,7 +170,9 @@ def measure(argv: Sequence[str], prog: str) -> int:
             print(found.to_text())
         return 0
     rows = []
-    for row in measuring.measure(values.places, values.reference):
+    if values.prompt is not None and values.similarity is None:
+        raise UserError("--prompt needs --similarity: noisette-1, or a folder with a CLIP model")
+    for row in measuring.measure(values.places, values.reference, judge_of(values), values.prompt):
         rows.append(row)
         print(json.dumps(measuring.as_json(row)) if values.json else row.to_text(), flush=True)
     if len(rows) > 1 and not values.json:
@@ -179,7 +204,7 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     """Makes the pictures of files again, from their own recipes."""
     parser = Parser(prog=prog, description="Make pictures again from the recipes inside files and folders.")
     parser.add_argument("places", nargs="+", metavar="PATH", help="files and folders")
-    add_recipe_flags(parser, "image")
+    add_recipe_flags(parser, "image", "video")
     parser.add_argument("--out", default="out", metavar="DIR", help="where files go (default out)")
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     values = parser.parse(argv)
@@ -190,7 +215,7 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     for saved in make_again(values.places, given, Path(values.out)):
         made += 1
         print(json.dumps(saved.describe(), ensure_ascii=False) if values.json else saved.to_text(), flush=True)
-    print(f"{made:,} pictures made again in {values.out}", file=sys.stderr)
+    print(f"{made:,} files made again in {values.out}", file=sys.stderr)
     return 0
 
 

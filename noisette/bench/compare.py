@@ -17,6 +17,7 @@ from noisette.bench import measures
 from noisette.bench.entries import finite
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
+from noisette.codecs import SUFFIXES
 from noisette.errors import UserError
 from noisette.metadata import read_metadata
 from noisette.names import cannot_write, check_writable
@@ -103,7 +104,7 @@ def partners(a: str, b: str) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Files to compare: by name, else by address. What has no partner is a note. Raises UserError for none."""
     if Path(a).is_dir() != Path(b).is_dir():
         raise UserError(f"{a} and {b}: name two files or two folders")
-    ones, others = files_in(a), files_in(b)
+    ones, others = (pictures_in(place) for place in (a, b))
     if not Path(a).is_dir():
         return [(ones[0], others[0])], []
     named = {path.name: path for path in others}
@@ -115,6 +116,11 @@ def partners(a: str, b: str) -> tuple[list[tuple[Path, Path]], list[str]]:
         raise UserError(f"{a} and {b} hold no pictures of one name or one recipe")
     alone = len(ones) + len(others) - 2 * len(found)
     return found, [f"{alone} pictures have no partner"] if alone else []
+
+
+def pictures_in(place: str) -> list[Path]:
+    """The file, or a folder's pictures; of a clip its contact sheet. Raises UserError for none."""
+    return [path.with_name(f"{path.name}.png") if path.suffix in SUFFIXES else path for path in files_in(place)]
 
 
 def recipe_key(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a store, or of any folder of noisette's files, as rows: recipe, provenance, measures, preview."""
+"""The files of a store, or of any folder of noisette's files, as rows: recipe, provenance, measures, preview."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from noisette.bench import derived, measures
+from noisette import clips
+from noisette.bench import clip_measures, derived, measures
 from noisette.bench.axes import parse_axis
 from noisette.bench.derived import Derived
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
+from noisette.bench.similarity import Judge, similarity
 from noisette.errors import UserError
 from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
-from noisette.reading import read, resolve
+from noisette.pixels import fit
+from noisette.reading import Picture, read, resolve
 from noisette.recipe import FIELDS, Recipe, from_mapping, nearest
 from noisette.verify import files_in
 
+KEEP_EVERY = 200  # similarities
 UNLIKE = ("engine", "device", "precision", "model", "seed")  # axes that come last in a grid
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: what its file says, what was worked out from it, and numbers to a reference."""
+    """One picture or clip: what its file says, what was worked out from it, and numbers to a reference."""
 
     path: Path
     recipe: Recipe
@@ -36,7 +40,7 @@ class Entry:
 
     @property
     def seconds(self) -> float:
-        """What the picture took."""
+        """What the picture or clip took."""
         return float(self.claims.get("provenance", {}).get("seconds", 0.0))
 
     @property
@@ -45,8 +49,8 @@ class Entry:
         return {"seconds": self.seconds, **self.derived.measures, **self.pair}
 
     def command(self) -> str:
-        """The command that makes the picture again."""
-        words = ["python3", "image.py"]
+        """The command that makes the picture or clip again."""
+        words = ["python3", "video.py" if self.recipe.moving else "image.py"]
         for name, value in self.recipe.to_json().items():
             words.append(f"--{name}={value}" if str(value).startswith("-") else f"--{name}")
             words += [] if str(value).startswith("-") else [str(value)]
@@ -54,14 +58,14 @@ class Entry:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The PNG files of a store, or of a folder and those below it, without sheets. Raises UserError for none."""
+    """The files of a store, or of a folder and those below it, without sheets. Raises UserError for none."""
     if not folder.is_dir():
         raise UserError(f"{str(folder)!r} is not a folder")
     return files_in(str(folder / "cells" if (folder / "store.json").exists() else folder))
 
 
 def read_entries(folder: Path) -> tuple[list[Entry], list[Path]]:
-    """The entries of a folder, and the pictures that carry no recipe of ours. Raises UserError."""
+    """The entries of a folder, and the files that carry no recipe of ours. Raises UserError."""
     entries, strangers = [], []
     for path in pictures_in(folder):
         try:
@@ -84,12 +88,28 @@ def derived_of(folder: Path, path: Path, recipe: Recipe, claims: dict[str, Any])
     kept = folder / "derived" / f"{address}.json"
     if address and (found := derived.read(kept)):
         return found
-    picture = read(path)
-    base, repaint = edit_of(recipe)
-    made = derived.derive(picture, base, repaint)
+    made = derive(path, recipe)
     if address and kept.parent.is_dir():
         derived.write(kept, made)
     return made
+
+
+def derive(path: Path, recipe: Recipe) -> Derived:
+    """What is worked out from a file of this recipe. Raises UserError for one that can't be read."""
+    if recipe.moving:
+        return derived.derive_clip(path, start_of(recipe, clips.probe(path).size))
+    return derived.derive(read(path), *edit_of(recipe))
+
+
+def start_of(recipe: Recipe, size: tuple[int, int]) -> Picture | None:
+    """The base picture that a clip of this size begins with, if it is still there."""
+    if recipe.base_img is None:
+        return None
+    try:
+        base = read(resolve(recipe.base_img))
+    except UserError:
+        return None
+    return fit(base, *size, recipe.fit or "crop")
 
 
 def edit_of(recipe: Recipe) -> tuple[Any, Any]:
@@ -136,10 +156,15 @@ def same_all_along(entries: Sequence[Entry], axes: dict[str, list[Any]]) -> list
     for name in axes:
         pixels: dict[Any, set[str]] = {}
         for entry in entries:
-            pixels.setdefault(place_of(entry, [n for n in axes if n != name]), set()).add(entry.claims["pixels"])
+            pixels.setdefault(place_of(entry, [n for n in axes if n != name]), set()).add(seen_pixels(entry))
         if all(len(hashes) == 1 for hashes in pixels.values()):
             found.append(name)
     return found
+
+
+def seen_pixels(entry: Entry) -> str:
+    """The hash of what one sees: the picture, or the frames that a clip's file decodes to."""
+    return str(entry.claims.get("decoded", entry.claims["pixels"]))
 
 
 def place_of(entry: Entry, names: Sequence[str]) -> tuple[Any, ...]:
@@ -188,11 +213,36 @@ def paired(entry: Entry, target: Entry, folder: Path) -> Entry:
     except (OSError, ValueError):
         found = {}
     if found.get("version") != measures.VERSION:
-        numbers = measures.of_pair(read(entry.path), read(target.path))
+        numbers = pair_numbers(entry, target)
         found = {"version": measures.VERSION, "pair": finite(numbers)}
         if kept.parent.is_dir():
             write_text(kept, json.dumps(found))
     return replace(entry, pair=found["pair"])
+
+
+def with_similarity(entries: Sequence[Entry], judge: Judge, folder: Path) -> list[Entry]:
+    """Each entry with the similarity of its picture to its prompt, kept beside the cells of a store."""
+    kept = folder / "derived" / f"similarity-{judge.key}.json"
+    try:
+        known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    found = []
+    for i, entry in enumerate(entries):
+        key = entry.claims["pixels"] + entry.recipe.prompt
+        if key not in known:
+            known[key] = similarity(judge, entry.path, entry.recipe.prompt)
+        found.append(replace(entry, pair={"similarity": known[key], **entry.pair}))
+        if kept.parent.is_dir() and (i % KEEP_EVERY == 0 or i == len(entries) - 1):
+            write_text(kept, json.dumps(known))
+    return found
+
+
+def pair_numbers(entry: Entry, target: Entry) -> Numbers:
+    """Of two pictures, or of two clips frame by frame. Raises UserError for other sizes."""
+    if entry.recipe.moving:
+        return clip_measures.of_pair(clips.frames(entry.path), clips.frames(target.path))
+    return measures.of_pair(read(entry.path), read(target.path))
 
 
 def finite(numbers: Numbers) -> Numbers:

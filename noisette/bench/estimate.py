@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from noisette import engines
-from noisette.bench.cells import Cell
+from noisette.bench.cells import Cell, plan_cells
 from noisette.bench.store import Store
 from noisette.generate import generate
 from noisette.metadata import read_metadata
@@ -40,7 +40,14 @@ def estimate(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> tuple
 
 
 def probe(cell: Cell) -> tuple[float, float]:
-    """Seconds a cell takes whatever its steps, and seconds a unit of work: text2img of its size, 2 and 6 steps."""
+    """Seconds a cell takes whatever its steps, and seconds a unit of work: text2img of its size, 2 and 6 steps.
+
+    Of a clip likewise, from one frame.
+    """
+    if cell.mode == "upscale":
+        began = time.perf_counter()
+        list(generate(plan_cells([cell]), engines.load(plan_cells([cell]))))
+        return time.perf_counter() - began, 0.0
     same = ("prompt", "model", "lora", "engine", "precision", "device", "img_w", "img_h")
     recipe = replace(Recipe(guidance_scale=3.0, seed="0"), **{name: getattr(cell.recipe, name) for name in same})
     networks = engines.load(plan(recipe))
@@ -52,4 +59,5 @@ def probe(cell: Cell) -> tuple[float, float]:
         seconds.append(time.perf_counter() - began)
     step = max(0.0, seconds[2] - seconds[1]) / 4
     megapixels = planned.size.canvas_width * planned.size.canvas_height / 1e6
-    return max(0.0, seconds[1] - 2 * step), step / (2 * megapixels)
+    frames = cell.recipe.num_frames or 1
+    return max(0.0, seconds[1] - 2 * step) * frames, step / (2 * megapixels)

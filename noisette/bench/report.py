@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from noisette.bench import measures, sheet
+from noisette.bench import clip_measures, measures, sheet
 from noisette.bench.entries import (
     Entry,
     axes_of,
@@ -21,14 +21,22 @@ from noisette.bench.entries import (
     row_of,
     same_all_along,
     with_reference,
+    with_similarity,
 )
 from noisette.bench.files import write_text
+from noisette.bench.similarity import Judge
 from noisette.errors import UserError
 from noisette.recipe import FIELDS, nearest
 
 PAGE = Path(__file__).parent / "page.html"
 EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
-QUALITY = ("psnr", "seam_excess", "sharpness")  # what the plot begins with, the first that is there
+QUALITY = (
+    "psnr",
+    "similarity",
+    "seam_excess",
+    "flicker",
+    "sharpness",
+)  # the plot begins with the first there
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,23 @@ class Report:
 
 
 def report(
-    folder: Path, rows: str | None = None, columns: str | None = None, reference: dict[str, Any] | None = None
+    folder: Path,
+    rows: str | None = None,
+    columns: str | None = None,
+    reference: dict[str, Any] | None = None,
+    judge: Judge | None = None,
 ) -> Report:
     """Writes report.html, sheet.png and table.csv into the folder of a store or of pictures. Raises UserError."""
     entries, strangers = read_entries(folder)
     if reference:
         entries = with_reference(entries, reference, folder)
+    if judge:
+        entries = with_similarity(entries, judge, folder)
     axes = axes_of(entries)
     entries = sorted(entries, key=lambda e: [values.index(getattr(e.recipe, name)) for name, values in axes.items()])
     rows, columns = chosen(rows, columns, list(axes))
     notes = notes_of(entries, axes, strangers, reference)
+    notes += [f"similarity: {judge.about}"] if judge else []
     paths = [folder / name for name in ("report.html", "sheet.png", "table.csv")]
     write_text(paths[0], page(folder, entries, axes, rows, columns, notes))
     sheet.draw(entries, rows, columns, paths[1])
@@ -124,7 +139,7 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
         "x": numeric[0] if numeric else "seconds",
         "y": here[0],
         "series": series[0] if series else None,
-        "measures": measures.ABOUT,
+        "measures": measures.ABOUT | (clip_measures.ABOUT if first.moving else {}),
         "environment": environment(entries),
         "notes": notes,
         "entries": [

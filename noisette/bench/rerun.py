@@ -1,4 +1,4 @@
-"""`noisette rerun`: pictures made again from the recipes in their own files, networks loaded once."""
+"""`noisette rerun`: pictures and clips made again from the recipes in their own files, networks loaded once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from noisette import output
+from noisette import output, video
 from noisette.generate import generate
 from noisette.plan import plan
 from noisette.recipe import check
@@ -16,7 +16,10 @@ from noisette.verify import Loader, files_in
 
 
 def rerun(places: Sequence[str], given: dict[str, Any], out: Path) -> Iterator[Saved]:
-    """Each file's picture once more, `given` fields on top. All recipes are checked first. Raises UserError."""
+    """Each file's picture or clip once more, `given` fields on top. All recipes are checked first.
+
+    Raises UserError.
+    """
     paths = [path for place in places for path in files_in(place)]
     recipes = [check(replace(read_recipe(str(path)), **given)) for path in paths]
     for recipe in recipes:
@@ -24,5 +27,7 @@ def rerun(places: Sequence[str], given: dict[str, Any], out: Path) -> Iterator[S
     load = Loader()
     for recipe in recipes:
         planned = plan(recipe, out)
-        for result in generate(planned, load(planned)):
-            yield output.write(planned, result)
+        if planned.clip:
+            yield from (video.write(planned, clip) for clip in video.make(planned, load(planned)))
+        else:
+            yield from (output.write(planned, result) for result in generate(planned, load(planned)))

@@ -41,13 +41,16 @@ def missing(cells: Sequence[Cell], store: Store) -> list[Cell]:
     return [cell for cell in cells if cell.address not in done or not is_whole(done[cell.address])]
 
 
-def run(todo: Sequence[Cell], store: Store, progress: Callable[[], object] = lambda: None) -> Iterator[Landed]:
+def run(
+    todo: Sequence[Cell], store: Store, progress: Callable[[], object] = lambda: None, maker: Maker | None = None
+) -> Iterator[Landed]:
     """Makes the cells here. Those that another process is at come last: taken over if it dies.
 
-    A cell that fails is yielded with its error; a store that can't be written to raises UserError.
+    A cell that fails is yielded with its error; a store that can't be written to raises UserError. A `maker` that
+    has networks loaded may be given.
     """
     store.prepare(todo)
-    maker = Maker(store.claims)
+    maker = maker or Maker(store.claims)
     waiting = batches(todo)
     while waiting:
         before = waiting

@@ -1,4 +1,4 @@
-"""A contact sheet: two axes as a labelled grid of pictures in one PNG."""
+"""A contact sheet: two axes as a labelled grid of pictures, or of clips by four frames each, in one PNG."""
 
 from __future__ import annotations
 
@@ -55,11 +55,20 @@ def draw(entries: Sequence[Entry], rows: str | None, columns: str | None, path: 
 
 
 def preview(entry: Entry) -> Image.Image:
-    """The entry's preview within SIDE x SIDE, centred on paper."""
+    """The entry's preview within SIDE x SIDE, centred on paper; of a clip four frames, first and last among them."""
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(base64.b64decode(entry.derived.preview))) as image:
-        return ImageOps.pad(image.convert("RGB"), (SIDE, SIDE), color=PAPER)
+        count = getattr(image, "n_frames", 1)
+        if count == 1:
+            return ImageOps.pad(image.convert("RGB"), (SIDE, SIDE), color=PAPER)
+        four = Image.new("RGB", (SIDE, SIDE), PAPER)
+        half = SIDE // 2 - 1
+        for i in range(4):
+            image.seek(i * (count - 1) // 3)
+            corner = (i % 2 * (SIDE - half), i // 2 * (SIDE - half))
+            four.paste(ImageOps.pad(image.convert("RGB"), (half, half), color=PAPER), corner)
+        return four
 
 
 def caption(entries: Sequence[Entry], fixed: dict[str, Any]) -> str:

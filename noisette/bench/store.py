@@ -1,11 +1,12 @@
-"""The store of a sweep: a folder with one PNG a cell, named by its address, whole or absent.
+"""The store of a sweep: a folder with one file a cell, named by its address, whole or absent.
 
     DIR/store.json          which layout this is
-    DIR/cells/*.png         the pictures; NAME-{address}.png, each with its recipe and provenance inside
-    DIR/derived/*.json      previews and measures, made anew from the pictures when they are missing
+    DIR/cells/*             NAME-{address}.png, or .mp4 and the like, each with its recipe and provenance inside;
+                            beside a clip its contact sheet, NAME-{address}.mp4.png
+    DIR/derived/*.json      previews and measures, made anew from the files when they are missing
     DIR/claims/*.lock       who is at which cell right now; a lock ends with its process
 
-A picture is written beside its name, flushed, and linked to it, so kill -9 leaves a cell done or not done. What is
+A file is written beside its name, flushed, and linked to it, so kill -9 leaves a cell done or not done. What is
 done is told by the names alone. Two processes share the work through the claims.
 """
 
@@ -22,16 +23,17 @@ from typing import TYPE_CHECKING
 from noisette import names, record
 from noisette.bench import derived
 from noisette.bench.cells import ADDRESS, Cell
-from noisette.bench.files import write_text
+from noisette.bench.files import write_bytes, write_text
+from noisette.bench.make import Made, MadeClip, contact_sheet
+from noisette.bench.whole import is_whole_clip
+from noisette.codecs import SUFFIXES
 from noisette.errors import UserError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-    from noisette.bench.make import Made
-
 FORMAT = 1
-NAME = re.compile(rf".*-([0-9a-f]{{{ADDRESS}}})\.png")
+NAME = re.compile(rf".*-([0-9a-f]{{{ADDRESS}}})\.(png|{'|'.join(s.removeprefix('.') for s in SUFFIXES)})")
 END = b"IEND\xaeB`\x82"  # the last eight bytes of every whole PNG
 
 
@@ -44,7 +46,7 @@ class Store:
         check_format(root / "store.json")
 
     def prepare(self, todo: Sequence[Cell] = ()) -> None:
-        """Makes the folders, and removes pictures of cells to do that were cut short. Raises UserError."""
+        """Makes the folders, and removes files of cells to do that were cut short. Raises UserError."""
         try:
             for folder in (self.cells, self.derived, self.claims):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ class Store:
             raise names.cannot_write(self.root, error) from None
 
     def done(self) -> dict[str, Path]:
-        """address -> picture, from one look at the folder, in the order of names."""
+        """address -> file, from one look at the folder, in the order of names."""
         if not self.cells.is_dir():
             return {}
         with os.scandir(self.cells) as entries:
@@ -65,14 +67,15 @@ class Store:
         return {match[1]: self.cells / name for name in found if (match := NAME.fullmatch(name))}
 
     def damaged(self) -> list[Path]:
-        """Pictures that do not end as a PNG does: cut or overwritten by something else."""
+        """Files that are cut short or overwritten by something else."""
         return [path for path in self.done().values() if not is_whole(path)]
 
     def path(self, cell: Cell) -> Path:
-        """Where a cell's picture belongs."""
+        """Where a cell's file belongs."""
         recipe = cell.recipe
         steps = recipe.num_inference_steps or 0
-        return self.cells / names.file_name(recipe.prompt, cell.mode, cell.seed, steps, cell.address)
+        name = names.file_name(recipe.prompt, cell.mode, cell.seed, steps, cell.address, cell.suffix)
+        return self.cells / name
 
     @contextlib.contextmanager
     def claimed(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
@@ -100,11 +103,17 @@ class Store:
             with contextlib.suppress(OSError):  # Windows, while another process looks at it
                 (self.claims / f"{cell.address}.lock").unlink(missing_ok=True)
 
-    def land(self, cell: Cell, made: Made) -> record.Saved:
-        """Writes a claimed cell's picture and proves the file. Raises UserError, a full disk included."""
-        base, repaint = (made.base, made.repaint) if made.strict else (None, None)
-        saved = record.save(self.path(cell), made.picture, made.metadata, base, repaint)
-        derived.write(self.derived / f"{cell.address}.json", derived.derive(made.picture, made.base, made.repaint))
+    def land(self, cell: Cell, made: Made | MadeClip) -> record.Saved:
+        """Writes a claimed cell's file and proves it. Raises UserError, a full disk included."""
+        path = self.path(cell)
+        if isinstance(made, Made):
+            saved = record.save(path, made.picture, made.metadata, made.base, made.repaint)
+        else:
+            write_bytes(contact_sheet(path), made.sheet)
+            write_bytes(path, made.file)
+            same = made.proved and path.read_bytes() == made.file
+            saved = record.Saved(path, made.pixels, same, made.kept)
+        derived.write(self.derived / f"{cell.address}.json", made.derived)
         return saved
 
 
@@ -123,7 +132,9 @@ def check_format(path: Path) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file ends as a PNG does."""
+    """Whether the file ends as a PNG does; a clip, whether it is as long as it says."""
+    if path.suffix != ".png":
+        return is_whole_clip(path)
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - len(END)))

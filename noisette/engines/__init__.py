@@ -8,6 +8,7 @@ arithmetic of a sampler is the same, bit for bit, on every engine and device.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -91,6 +92,7 @@ class VideoNetworks(Protocol):
         ...
 
 
+@cache
 def installed(engine: str) -> bool:
     """Whether what the engine imports is installed; nothing is imported to find out."""
     return all(find_spec(package) is not None for package in NEEDS[engine])

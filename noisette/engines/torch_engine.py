@@ -10,9 +10,10 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from noisette.checkpoint import MOTION, Checkpoint, fetch
+from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch
+from noisette.engines.torch_ip_adapter import ImagePrompter
 from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
 from noisette.tensors import Tensor
@@ -50,13 +51,20 @@ def load(
         if MOTION in checkpoint.configs:
             known = {key: value for key, value in checkpoint.configs[MOTION].items() if key != "noisette"}
             networks[MOTION] = from_config(MotionAdapter, known)
+        if IP_ADAPTER in checkpoint.weights:
+            vision = CLIPVisionConfig.from_dict(checkpoint.configs[IMAGE_ENCODER])
+            networks[IMAGE_ENCODER] = CLIPVisionModelWithProjection(vision)
     for name, network in networks.items():
         fill(network, name, checkpoint.tensors(name), dtype)
         network.to(where).eval().requires_grad_(False)
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
     tie = insert(networks["unet"], networks[MOTION], motion_scale) if MOTION in networks else Tie()
-    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype, tie)
+    prompter = None
+    if IP_ADAPTER in checkpoint.weights:
+        weights = {name: read(tensor).to(where, dtype) for name, tensor in checkpoint.tensors(IP_ADAPTER).items()}
+        prompter = ImagePrompter(networks["unet"], networks[IMAGE_ENCODER], weights)
+    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype, tie, prompter)
 
 
 def choose_device(device: str) -> torch.device:
@@ -122,9 +130,10 @@ class TorchNetworks:
         device: torch.device,
         dtype: torch.dtype,
         tie: Tie,
+        prompter: ImagePrompter | None = None,
     ) -> None:
         self.unet, self.vae, self.text = unet, vae, text
-        self.device, self.dtype, self.tie = device, dtype, tie
+        self.device, self.dtype, self.tie, self.prompter = device, dtype, tie, prompter
         self.vae.enable_slicing()
 
     @torch.inference_mode()
@@ -137,7 +146,20 @@ class TorchNetworks:
         self.tie.num_frames = num_frames
         time = torch.tensor(timestep, dtype=torch.float32, device=self.device)
         inputs = self._in(sample).contiguous(memory_format=torch.channels_last)
-        return out(self.unet(inputs, time, encoder_hidden_states=self._in(context), return_dict=False)[0])
+        states, added = self._in(context), {}
+        if self.prompter is not None:
+            states, added["added_cond_kwargs"] = self.prompter.split(states)
+        return out(self.unet(inputs, time, encoder_hidden_states=states, return_dict=False, **added)[0])
+
+    @torch.inference_mode()
+    def encode_image_prompt(self, pixels: Array, scale: float) -> tuple[Array, Array]:
+        """The IP-Adapter: CLIP pixels [1, 3, S, S] to tokens [1, N, width] of the picture, and of no picture.
+
+        `scale` is their weight from now on.
+        """
+        assert self.prompter is not None
+        seen, unseen = self.prompter(self._in(pixels), scale)
+        return out(seen), out(unseen)
 
     @torch.inference_mode()
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:

@@ -22,7 +22,8 @@ from noisette.distances import fid, kid
 from noisette.judge import measures
 from noisette.judge.drawing import Artist, compositions, inpaintings, repainted
 from noisette.judge.features import features_of, load_judge
-from noisette.judge.motion import MOTIONS, first_frame_error, flicker, motion_of
+from noisette.judge.motion import MOTIONS, motion_of
+from noisette.steadiness import first_frame_error, flicker
 
 HERE = Path(__file__).parent
 GUIDANCE = 3.0

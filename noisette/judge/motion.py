@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy import ndimage
 from skimage.registration import optical_flow_ilk
 
 SLIDES = {"slide left": (-1, 0), "slide right": (1, 0), "slide up": (0, -1), "slide down": (0, 1)}
@@ -13,32 +12,6 @@ MOVES = 0.12  # of the side: the least way that counts as a slide
 GROWS = 0.2  # the least change of the logarithm of its size that counts as a zoom
 MOTIONS = (*SLIDES, "zoom in", "zoom out")  # those that are told apart
 SIDE = 64  # pixels at which flow is measured
-
-
-def shift_between(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """The way (x, y) in pixels that two frames have moved, by phase correlation (Kuglin and Hines 1975)."""
-    one, other = (frame.astype(np.float64).mean(2) for frame in (before, after))
-    window = np.hanning(one.shape[0])[:, None] * np.hanning(one.shape[1])
-    cross = np.fft.fft2((other - other.mean()) * window) * np.conj(np.fft.fft2((one - one.mean()) * window))
-    peak = np.fft.ifft2(cross / (np.abs(cross) + 1e-9)).real
-    y, x = np.unravel_index(int(peak.argmax()), peak.shape)
-    height, width = peak.shape
-    return float((x + width // 2) % width - width // 2), float((y + height // 2) % height - height // 2)
-
-
-def flicker(frames: np.ndarray) -> float:
-    """Mean absolute difference, 0 to 255, of each frame from the one before it, which is moved to meet it."""
-    errors = []
-    for before, after in itertools.pairwise(frames):
-        x, y = shift_between(before, after)
-        warped = ndimage.shift(before.astype(np.float32), (y, x, 0), order=1, mode="nearest")
-        errors.append(np.abs(warped - after).mean())
-    return float(np.mean(errors))
-
-
-def first_frame_error(frames: np.ndarray, base: np.ndarray) -> float:
-    """Mean absolute difference, 0 to 255, of the first frame from the picture the clip should begin with."""
-    return float(np.abs(frames[0].astype(np.float32) - base).mean())
 
 
 def way_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_rerun_makes_the_same_pixels_and_verify_says_so(
     assert len(list((tmp_path / "more").glob("*-2its-*.png"))) == 2
     capsys.readouterr()
     assert main(["verify", str(made)]) == 0
-    assert "2 pictures: 2 identical" in capsys.readouterr().err
+    assert "2 files: 2 identical" in capsys.readouterr().err
 
 
 def test_verify_of_a_folder_finds_the_edited_one(

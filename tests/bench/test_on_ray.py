@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from noisette.bench.on_ray import run_on_ray, runtime_env
-from noisette.bench.run import run
+from noisette.bench.cells import Cell, batches
+from noisette.bench.make import Made
+from noisette.bench.on_ray import DEATHS, Crew, Worker, pull, run_on_ray, runtime_env
+from noisette.bench.run import missing, run
 from noisette.bench.store import Store
 from tests.bench.test_sweep import hashes, resolved
 
@@ -42,7 +44,6 @@ def test_a_cell_that_can_not_be_made_there_is_an_error(nodes: tuple[Any, Any], t
     assert "not the one that was planned" in landed.error
 
 
-@pytest.mark.skipif("NOISETTE_RAY_KILL" not in os.environ, reason="not yet seen to pass")
 def test_a_node_is_killed_in_the_middle(nodes: tuple[Any, Any], tmp_path: Path) -> None:
     cluster, victim = nodes
     found = resolved(["sampler=euler,heun", "seed=0..5"], num_inference_steps=4)
@@ -58,6 +59,24 @@ def test_a_node_is_killed_in_the_middle(nodes: tuple[Any, Any], tmp_path: Path) 
     local = Store(tmp_path / "local")
     assert all(not one.error for one in run(found, local))
     assert hashes(tmp_path / "ray") == hashes(tmp_path / "local")
+
+
+def test_a_batch_that_kills_its_workers_ends_and_the_others_are_made(nodes: tuple[Any, Any], tmp_path: Path) -> None:
+    class Fragile(Worker):
+        def make(self, batch: Sequence[Cell]) -> tuple[list[Made], str]:
+            if batch[0].seed == 1:
+                os._exit(1)
+            return super().make(batch)
+
+    store = Store(tmp_path)
+    found = resolved(["seed=0..2"], num_inference_steps=1)
+    store.prepare(found)
+    crew = Crew(ray, ray.remote(Fragile), 2)
+    landed = {one.cell.seed: one.error for one in pull(crew, batches(found), store)}
+    crew.dismiss()
+    assert (landed[0], landed[2]) == ("", "")
+    assert landed[1].startswith(f"its worker died {DEATHS} times: ")
+    assert sorted(cell.seed for cell in missing(found, store)) == [1]
 
 
 def alive_workers() -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ def test_the_page_works_in_a_browser_and_on_a_phone(folder: Path, tmp_path: Path
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
             page.locator("#grid button").first.click()
             assert page.locator("#detail code").inner_text().startswith("python3 image.py")
-            page.wait_for_function("document.getElementById('large').naturalWidth === 64")
+            page.wait_for_function("document.querySelector('#large img').naturalWidth === 64")
             page.keyboard.press("ArrowRight")
             page.screenshot(path=tmp_path / f"{name}-one.png")
             page.locator("#close").click()

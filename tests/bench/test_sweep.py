@@ -234,12 +234,16 @@ MISTAKES = {
     "--sweep model=noisette-1,noisette-9": "did you mean 'noisette-1'",
     "--sweep steps=1 --swep seed=1": "did you mean '--sweep'",
     "--sweep typo.toml": "typo.toml: unknown key 'axs'; did you mean 'axes'?",
+    "--sweep tables.toml": "tables.toml: recipe is no table: write [recipe]",
+    "--sweep where.toml": "where.toml: where is neither a text nor a list of texts: 3",
+    "--sweep twice.toml": "num_inference_steps is an axis twice",
+    "--sweep twice.csv": "twice.csv: --sweep num_inference_steps is an axis twice",
+    "--sweep steps=1 --on ray://nowhere.invalid:1": "--on ray://nowhere.invalid:1 can't be reached",
     "--sweep steps=1 --on kubernetes": "'kubernetes' is unknown: ray",
     "--sweep steps=1 --workers 2": "--workers needs --on ray",
     "--sweep steps=1 --on ray --workers 0": "1 to 1000",
     "--sweep steps=1,2 --rows sampler": "--rows sampler is no axis of the sweep; there are: num_inference_steps",
     "--sweep steps=1,2 --reference sampler=heun": "--reference sampler is no axis of the sweep",
-    "--sweep num_frames=2,4": "a sweep makes pictures",
     "--sweep steps=1 --out store": "format 99",
     "--sweep steps=1 --out garbage": "not the mark of a store",
     "--sweep steps=1 --out typo.toml": "typo.toml",
@@ -252,6 +256,10 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("typo.toml").write_text("[axs]\nsteps = [1]\n")
+    Path("tables.toml").write_text("recipe = 3\n")
+    Path("where.toml").write_text("where = 3\n[axes]\nsteps = [1]\n")
+    Path("twice.toml").write_text("[axes]\nsteps = [1]\nnum_inference_steps = [2]\n")
+    Path("twice.csv").write_text("steps,num_inference_steps\n1,2\n")
     for name, text in (("store", '{"format": 99}'), ("garbage", "[]")):
         Path(name).mkdir()
         (Path(name) / "store.json").write_text(text)

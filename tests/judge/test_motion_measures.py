@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from noisette.judge.motion import first_frame_error, flicker, motion_of, shift_between
+from noisette.judge.motion import motion_of
 from noisette.moving import moved
+from noisette.steadiness import first_frame_error, flicker, shift_between
 
 
 def thing(side: int = 96) -> np.ndarray:
