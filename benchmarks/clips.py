@@ -12,7 +12,9 @@ speed: noisette's shapes with random weights, here on openvino against diffusers
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,22 +52,27 @@ def speed(side: int, steps: int, rounds: int) -> None:
 
     from noisette.checkpoint import locate, with_motion
     from noisette.engines.openvino import load
-    from noisette.train.config import read_config
-    from noisette.train.motion import build, export
 
     torch.manual_seed(0)
-    config = read_config(None)
-    plain = locate(BUILTIN)
-    adapter = build(config, plain.configs["unet"])
-    with tempfile.TemporaryDirectory() as folder:
-        export(adapter, Path(folder), {})
-        ours = load(with_motion(plain, folder), networks=("unet", "unet_context"))
-        unet = UNet2DConditionModel.from_pretrained(BUILTIN, subfolder="unet")
-        theirs = UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(folder)).eval()
-    channels, grid = plain.configs["unet"]["in_channels"], side // plain.vae_scale_factor
+    drawn = json.loads((Path(BUILTIN) / "unet" / "config.json").read_text(encoding="utf-8"))
+    shapes = {k: v for k, v in drawn.items() if k not in ("addition_embed_type", "resnet_time_scale_shift")}
+    unet = UNet2DConditionModel.from_config(shapes)  # without the two things that UNetMotionModel does not know
+    adapter = MotionAdapter(
+        block_out_channels=shapes["block_out_channels"], motion_layers_per_block=1, motion_num_attention_heads=4,
+        motion_max_seq_length=16,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        shutil.copytree(BUILTIN, folder, ignore=shutil.ignore_patterns("unet"))
+        unet.save_pretrained(folder / "unet")
+        adapter.save_pretrained(folder / "motion_adapter")
+        plain = locate(str(folder))
+        ours = load(with_motion(plain, "model"), networks=("unet", "unet_context"))
+        theirs = UNetMotionModel.from_unet2d(unet, adapter).eval()
+    channels, grid = shapes["in_channels"], side // plain.vae_scale_factor
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(32, channels, grid, grid)).astype(np.float32)  # two branches of 16 frames
-    context = rng.normal(size=(32, 32, plain.configs["unet"]["cross_attention_dim"])).astype(np.float32)
+    context = rng.normal(size=(32, 32, shapes["cross_attention_dim"])).astype(np.float32)
 
     def here() -> None:
         ours.denoise(sample, 500.0, context, 16)
