@@ -93,9 +93,9 @@ MODELS = {
             "noisette-1",
             "builtin:noisette-1",
             "stable-diffusion",
-            "some 250 drawn things at 256x256, trained by this repository on openly licensed art; offline",
+            "some 900 drawn things at 256x256, trained by this repository on openly licensed art; offline",
             "Apache-2.0",
-            defaults={"guidance_scale": 3.0, "sampler": "euler"},
+            defaults={"guidance_scale": 3.0, "sampler": "euler_ancestral"},
             max_aspect=2.0,
         ),
         Model(

@@ -214,6 +214,8 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
+    elif recipe.moving and values["sampler"] == "euler_ancestral":
+        values["sampler"] = "euler"  # fresh noise at each step and in each frame would flicker
     if mode == "variation" or recipe.ip_adapter:
         values["image_prompt"] = image_prompt
     if recipe.seed == "":

@@ -34,7 +34,7 @@ class Artist:
         self,
         prompt: str,
         seed: int,
-        sampler: str = "euler",
+        sampler: str = "euler_ancestral",
         steps: int = STEPS,
         size: tuple[int, int] | None = None,
     ) -> np.ndarray:

@@ -36,7 +36,8 @@ def draw(model: Path, prompts: list[str], side: int, target: Path, tile: int | N
     """Draws a sheet with the model in the folder `model`, pictures of `side` pixels shown at `tile`."""
     tile = tile or side
     sheet = Image.new("RGB", (COLUMNS * tile, -(-len(prompts) // COLUMNS) * tile), "white")
-    settings = {"model": str(model), "img_w": side, "img_h": side, "guidance_scale": 3.0, "sampler": "euler"}
+    settings = {"model": str(model), "img_w": side, "img_h": side, "guidance_scale": 3.0}
+    settings["sampler"] = "euler_ancestral"
     networks = None
     for seed, prompt in enumerate(prompts):
         planned = plan(Recipe(prompt=prompt, seed=str(seed), **settings))
