@@ -1,10 +1,10 @@
-"""Clips measured: does a model move as it is told, what does length cost, and how far is diffusers' own loop.
+"""Clips measured: what does length cost, and how far is diffusers' own loop.
 
-    python3 benchmarks/clips.py motion [MODEL] [--clips 60] [--steps 25]
+How a model moves is measured by `noisette train evaluate --only clips`.
+
     python3 benchmarks/clips.py memory [MODEL] [--side 128] [--steps 4]
     python3 benchmarks/clips.py speed [--side 256] [--steps 5] [--rounds 3]
 
-motion: flicker, first-frame error, motion obeyed (six motions) of clips made with the model's motion modules.
 memory: peak of whole processes for 16, 64 and 256 frames, without motion modules, so that any model will do.
 speed: noisette's shapes with random weights, here on openvino against diffusers' UNetMotionModel, alternating.
 """  # fmt: skip
@@ -12,14 +12,15 @@ speed: noisette's shapes with random weights, here on openvino against diffusers
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,50 +28,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 BUILTIN = str(ROOT / "noisette" / "models" / "noisette-1")
-THINGS = ("red apple", "alien", "rocket", "robot", "penguin", "strawberry", "snowman", "owl", "guitar", "pizza")
-
-
-def motion(model: str, clips: int, steps: int) -> None:
-    """A row for each motion: clips that obey it, flicker, first-frame error of image to video."""
-    from noisette import engines, video
-    from noisette.judge.motion import SLIDES, motion_of
-    from noisette.plan import plan
-    from noisette.recipe import Recipe
-    from noisette.steadiness import first_frame_error, flicker
-
-    side = plan(Recipe(prompt="a", model=model)).checkpoint.native_side
-    asked: dict[str, Any] = {"model": model, "num_frames": 16, "num_inference_steps": steps}
-    asked |= {"img_w": side, "img_h": side, "guidance_scale": 3.0, "sampler": "euler"}
-    print("| motion | obeyed | flicker | first frame |\n|---|---|---|---|")
-    networks = None
-    for name in (*SLIDES, "zoom in", "zoom out"):
-        obeyed, flickers, errors = 0, [], []
-        for i in range(clips // 6):
-            planned = plan(Recipe(prompt=THINGS[i % len(THINGS)], motion=name, seed=str(i), **asked))
-            networks = networks or engines.load(planned)
-            frames = np.stack(list(next(video.make(planned, networks)).frames))
-            obeyed += motion_of(frames) == name
-            flickers.append(flicker(frames))
-            with tempfile.TemporaryDirectory() as folder:
-                errors.append(of_a_picture(Path(folder), frames[0], asked, name, networks, first_frame_error))
-        row = f"{obeyed} of {clips // 6} | {np.mean(flickers):.2f} | {np.mean(errors):.2f}"
-        print(f"| {name} | {row} |", flush=True)
-
-
-def of_a_picture(
-    folder: Path, picture: np.ndarray, asked: dict[str, Any], name: str, networks: Any, error: Any
-) -> float:
-    """The first-frame error of a clip made from a picture, without --strict_first_frame."""
-    from PIL import Image
-
-    from noisette import video
-    from noisette.plan import plan
-    from noisette.recipe import Recipe
-
-    Image.fromarray(picture).save(folder / "base.png")
-    planned = plan(Recipe(motion=name, seed="1", base_img=str(folder / "base.png"), **asked))
-    frames = np.stack(list(next(video.make(planned, networks)).frames))
-    return float(error(frames, picture))
 
 
 def memory(model: str, side: int, steps: int) -> None:
@@ -95,22 +52,27 @@ def speed(side: int, steps: int, rounds: int) -> None:
 
     from noisette.checkpoint import locate, with_motion
     from noisette.engines.openvino import load
-    from noisette.train.config import read_config
-    from noisette.train.motion import build, export
 
     torch.manual_seed(0)
-    config = read_config(None)
-    plain = locate(BUILTIN)
-    adapter = build(config, plain.configs["unet"])
-    with tempfile.TemporaryDirectory() as folder:
-        export(adapter, Path(folder))
-        ours = load(with_motion(plain, folder), networks=("unet", "unet_context"))
-        unet = UNet2DConditionModel.from_pretrained(BUILTIN, subfolder="unet")
-        theirs = UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(folder)).eval()
-    channels, grid = plain.configs["unet"]["in_channels"], side // plain.vae_scale_factor
+    drawn = json.loads((Path(BUILTIN) / "unet" / "config.json").read_text(encoding="utf-8"))
+    shapes = {k: v for k, v in drawn.items() if k not in ("addition_embed_type", "resnet_time_scale_shift")}
+    unet = UNet2DConditionModel.from_config(shapes)  # without the two things that UNetMotionModel does not know
+    adapter = MotionAdapter(
+        block_out_channels=shapes["block_out_channels"], motion_layers_per_block=1, motion_num_attention_heads=4,
+        motion_max_seq_length=16,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        shutil.copytree(BUILTIN, folder, ignore=shutil.ignore_patterns("unet"))
+        unet.save_pretrained(folder / "unet")
+        adapter.save_pretrained(folder / "motion_adapter")
+        plain = locate(str(folder))
+        ours = load(with_motion(plain, "model"), networks=("unet", "unet_context"))
+        theirs = UNetMotionModel.from_unet2d(unet, adapter).eval()
+    channels, grid = shapes["in_channels"], side // plain.vae_scale_factor
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(32, channels, grid, grid)).astype(np.float32)  # two branches of 16 frames
-    context = rng.normal(size=(32, 32, plain.configs["unet"]["cross_attention_dim"])).astype(np.float32)
+    context = rng.normal(size=(32, 32, shapes["cross_attention_dim"])).astype(np.float32)
 
     def here() -> None:
         ours.denoise(sample, 500.0, context, 16)
@@ -138,16 +100,13 @@ def speed(side: int, steps: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("motion", "memory", "speed"))
+    parser.add_argument("what", choices=("memory", "speed"))
     parser.add_argument("model", nargs="?", default=BUILTIN)
-    parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    if args.what == "motion":
-        motion(args.model, args.clips, args.steps)
-    elif args.what == "memory":
+    if args.what == "memory":
         memory(args.model, args.side, args.steps)
     else:
         speed(args.side, args.steps, args.rounds)

@@ -268,6 +268,21 @@ def motion_folder(model: Path) -> Path:
     return inside if inside.is_dir() else model.with_name(f"{model.name}-motion")
 
 
+def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
+    """The checkpoint whose text encoder ends so many layers earlier, its last norm kept, as diffusers' `clip_skip`.
+
+    Raises UserError for another encoder than CLIP's, or when no layer is left.
+    """
+    encoder = checkpoint.configs["text_encoder"]
+    if encoder["model_type"] != "clip_text_model":
+        raise UserError(f"--clip_skip {layers} is for CLIP text encoders: {checkpoint.model} has another")
+    left = encoder["num_hidden_layers"] - layers
+    if left < 1:
+        most = encoder["num_hidden_layers"] - 1
+        raise UserError(f"--clip_skip {layers} leaves no layer of {checkpoint.model}'s text encoder: at most {most}")
+    return replace(checkpoint, configs=checkpoint.configs | {"text_encoder": encoder | {"num_hidden_layers": left}})
+
+
 def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:
     """The checkpoint with an IP-Adapter (Ye et al. 2023) and the CLIP vision model that it looks through.
 

@@ -33,7 +33,7 @@ STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
 LEARNED = 16  # frames that AnimateDiff and noisette-1 were trained on
 CHUNK = 8  # frames a network takes at a time where no motion modules tie them together
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
-SEPARATE = ("walk_to", "interpolate", "loop", "motion_adapter")
+SEPARATE = ("walk_to", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
 
@@ -151,6 +151,10 @@ def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpo
             raise UserError(
                 f"--{name} {getattr(recipe, name)} is for models of single frames: {recipe.model} makes whole clips"
             )
+    if recipe.interpolate > 1 and recipe.interpolate_by == "model":
+        raise UserError(
+            f"--interpolate {recipe.interpolate}: {recipe.model} makes none between: --interpolate_by blend"
+        )
     if len(parse_travel(recipe.prompt)) > 1:
         raise UserError(f"--prompt {recipe.prompt!r} changes on the way: {recipe.model} takes one for the whole clip")
     if parse_motion(recipe.motion)[1] != 1.0:
@@ -169,7 +173,7 @@ def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpo
         recipe,
         {
             "num_frames": (base.num_frames - 1) // stride * stride + 1 if base else usual.num_frames,
-            "fps": float(base.fps) if base else usual.fps,
+            "fps": float(base.fps) if base else usual.fps * recipe.interpolate,
             "codec": "ffv1" if exact else "h264",
             "motion_adapter": MODEL,
             "strength": 1.0 if mode == "img2video" else None,
@@ -269,7 +273,7 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
         raise UserError(
             f"--interpolate {times} is not 1, 2 or 4, or stands beside --base_video, which has its frames"
         )
-    if times > 1 and int((recipe.num_inference_steps or 0) * BETWEEN) < 1:
+    if times > 1 and recipe.interpolate_by == "model" and int((recipe.num_inference_steps or 0) * BETWEEN) < 1:
         raise UserError(f"--interpolate {times} needs --num_inference_steps 2 or more")
     prompts = parse_travel(recipe.prompt)
     if prompts[-1][0] >= recipe.num_frames:
@@ -283,7 +287,7 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     moved = moved_by(recipe, ours(checkpoint))
     strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
-    walk = tuple(parse_seeds(recipe.walk_to))
+    walk = tuple(parse_seeds(recipe.walk_to, name="walk_to"))
     written = frames * times if recipe.loop else (frames - 1) * times + 1
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
     return ClipPlan(

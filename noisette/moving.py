@@ -15,7 +15,7 @@ from PIL import Image
 
 from noisette.recipe import MOTIONS
 
-REACH = 0.35  # of the side: how far a slide goes
+REACH = 0.25  # of the side: how far a slide goes, so that what fills a picture stays recognizable
 
 Affine = tuple[float, float, float, float, float]  # scale x, scale y, angle (radians), shift x, shift y (of the side)
 
@@ -24,10 +24,10 @@ def place(motion: str, t: float) -> Affine:
     """Where a picture is at time t, 0 to 1."""
     swing = abs(math.sin(2 * math.pi * t))
     rules: dict[str, Callable[[], Affine]] = {
-        "bounce": lambda: (1.0, 1.0, 0.0, 0.0, -0.25 * swing),
+        "bounce": lambda: (1.0, 1.0, 0.0, 0.0, -0.2 * swing),
         "spin": lambda: (1.0, 1.0, 2 * math.pi * t, 0.0, 0.0),
-        "zoom in": lambda: (1 + 0.7 * t, 1 + 0.7 * t, 0.0, 0.0, 0.0),
-        "zoom out": lambda: (1 - 0.55 * t, 1 - 0.55 * t, 0.0, 0.0, 0.0),
+        "zoom in": lambda: (1 + 0.5 * t, 1 + 0.5 * t, 0.0, 0.0, 0.0),
+        "zoom out": lambda: (1 - 0.45 * t, 1 - 0.45 * t, 0.0, 0.0, 0.0),
         "slide left": lambda: (1.0, 1.0, 0.0, -REACH * t, 0.0),
         "slide right": lambda: (1.0, 1.0, 0.0, REACH * t, 0.0),
         "slide up": lambda: (1.0, 1.0, 0.0, 0.0, -REACH * t),

@@ -84,7 +84,7 @@ class Plan:
         composing = self.steps * len(self.windows) * (2 if self.mode == "variation" else 1)
         if self.clip and self.clip.moved and self.mode == "text2video":
             composing += int((self.recipe.num_inference_steps or 0) * self.clip.redrawn)
-        if self.clip and self.clip.times > 1:
+        if self.clip and self.clip.times > 1 and self.recipe.interpolate_by == "model":
             composing += int((self.recipe.num_inference_steps or 0) * clip_plan.BETWEEN)
         return (composing + self.refining_steps) * len(self.seeds)
 
@@ -266,6 +266,8 @@ def without_effect(recipe: Recipe) -> list[str]:
     found = []
     if recipe.motion and recipe.motion_adapter == clip_plan.NONE and clip_plan.moved_by(recipe, {}) is None:
         found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
+    if recipe.interpolate == 1 and recipe.interpolate_by != FIELDS["interpolate_by"].default:
+        found.append(f"--interpolate_by {recipe.interpolate_by} has no effect without --interpolate 2 or 4")
     if recipe.guidance_scale <= 1:
         if recipe.negative_prompts:
             found.append(
@@ -428,6 +430,8 @@ def plan(
             recipe = clip_plan.redrawn(recipe, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.clip_skip:
+        checkpoint = checkpoints.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
         checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)

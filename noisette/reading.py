@@ -69,7 +69,7 @@ def resolve(path: str) -> Path:
             if candidate.is_file():
                 return candidate
         if path and slashed.is_dir():
-            raise UserError(f"{path!r} is a folder: name a picture in it")
+            raise UserError(f"{path!r} is a folder: name a file in it")
         names = [p.name for p in slashed.parent.iterdir()] if slashed.parent.is_dir() else []
     except OSError as error:
         raise UserError(f"{path!r} can't be looked up: {error.strerror}") from None

@@ -51,6 +51,7 @@ MAX_PIXELS = 100_000_000  # of a picture that is read or written
 MAX_PICTURES = 10_000
 MAX_FRAMES = 10_000
 MAX_SEED = 2**63 - 1
+INTERPOLATIONS = ("model", "blend")
 MOTIONS: dict[str, tuple[str, ...]] = {  # the word itself first
     "bounce": ("bounce", "bouncing", "bouncing up and down"),
     "spin": ("spin", "spinning", "turning around"),
@@ -114,7 +115,10 @@ class Recipe:
     motion_adapter: str = flag(None, "motion modules: a folder, a hub id, or none", only="video")
     walk_to: str = flag("", "seeds the noise walks to from --seed, as 5,9: a clip without motion", only="video")
     loop: bool = flag(False, "the end meets the beginning", only="video")
-    interpolate: int = flag(1, "2 or 4 times the frames, made between by the model", low=1, high=4, only="video")
+    interpolate: int = flag(1, "2 or 4 times the frames, made between", low=1, high=4, only="video")
+    interpolate_by: str = flag(
+        "model", "what makes them: the model, or plain mixtures of neighbours", choices=INTERPOLATIONS, only="video"
+    )
     strict_first_frame: bool = flag(False, "the first frame is the base picture, byte for byte", only="video")
     codec: str = flag(None, "how the clip is written", choices=CODECS, only="video")
     img_w: int = flag(
@@ -147,6 +151,7 @@ class Recipe:
     variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)
     model: str = flag("noisette-1", "a catalog name, a diffusers folder, a .safetensors file or a hub id")
+    clip_skip: int = flag(0, "layers that the text encoder leaves out at its end", low=0, high=31)
     lora: str = flag("", "LoRA files to merge in, FILE or FILE:SCALE, several with commas")
     engine: str = flag("auto", "what runs the networks", choices=ENGINES)
     device: str = flag("auto", "where the torch engine runs", choices=DEVICES)

@@ -102,6 +102,7 @@ class Loader:
             recipe.motion,
             recipe.motion_adapter,
             recipe.ip_adapter,
+            str(recipe.clip_skip),
         )
         if self._last is None or self._last[0] != key:
             self._last = None  # the old networks go before the new ones come

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +124,12 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
     recipe, size, clip = plan.recipe, plan.size, plan.clip
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
     prompt = model.encode_prompt([text for _, text in clip.prompts], recipe.negative_prompts)
-    sampled, chain = clip.sampled(), parse_chain(recipe)
+    sampled, turns = clip.sampled(), parse_chain(recipe)
     nothing = np.zeros(0, np.float32)
     for seed in plan.seeds:
         began = time.perf_counter()
         seeds = (seed, *clip.walk)
-        streams = [Varied(each, chain) for each in seeds]
+        streams = [Varied(each, turns) for each in seeds]
         canvas = size.canvas_width, size.canvas_height
         if plan.family.whole_clips:
             wide = WholeJob(model, prompt, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan)
@@ -140,10 +141,12 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
                 model, here, recipe, streams, (), *canvas, nothing, nothing, progress, plan=plan, clip=sampled
             )
             latents, facts = moved(job) if clip.moved else generate.sample(plan.mode, job)
-            if clip.times > 1:
+            if clip.times > 1 and recipe.interpolate_by == "model":
                 latents = between(job, latents, at_frames(prompt, clip, recipe.loop))
-            images = (model.decode(np.ascontiguousarray(latents[:, :, i]))[0] for i in range(clip.num_frames))
-        said = {**facts, **generate.said_of(prompt), **generate.said_of_chain(chain)}
+            images = (model.decode(np.ascontiguousarray(latents[:, :, i]))[0] for i in range(latents.shape[2]))
+        if recipe.interpolate_by == "blend":
+            images = blended(images, clip.times, recipe.loop)
+        said = {**facts, **generate.said_of(prompt), **generate.said_of_chain(turns)}
         yield ClipResult(seed, frames_of(plan, images), began, said)
 
 
@@ -197,6 +200,18 @@ def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
         return prompt
     travelled = along(prompt.positive, [frame for frame, _ in clip.prompts], clip.num_frames, loop)
     return replace(prompt, positive=travelled, negative=prompt.negative[:1])
+
+
+def blended(images: Iterator[Array], times: int, loop: bool) -> Iterator[Array]:
+    """Images [3, H, W] with times - 1 plain mixtures between neighbours, also of a loop's last and first."""
+    shown = (np.clip(image, -1, 1) for image in images)
+    before = first = next(shown)
+    yield first
+    for after in chain(shown, [first]) if loop else shown:
+        yield from (before + np.float32(i / times) * (after - before) for i in range(1, times))
+        if after is not first:
+            yield after
+        before = after
 
 
 def spread_out(latents: Array, clip: ClipPlan, loop: bool) -> Array:

@@ -37,7 +37,7 @@ class WholeJob(Job):
     def shape(self) -> tuple[int, ...]:
         """[C, f, h, w]."""
         assert self.plan.clip is not None
-        return self.clips.latent_shape(self.width, self.height, self.plan.clip.num_frames)
+        return self.clips.latent_shape(self.width, self.height, self.plan.clip.sampled().num_frames)
 
     def draw(self) -> Array:
         """Unit normals [1, C, f, h, w]."""
@@ -73,7 +73,9 @@ class WholeJob(Job):
         recipe = self.recipe
         interval = recipe.guidance_start, recipe.guidance_end
         scales = recipe.guidance_scale, recipe.guidance_rescale
-        return self.clips.denoiser(self.prompt, *scales, interval, levels, self.shown, float(recipe.fps or 0))
+        return self.clips.denoiser(
+            self.prompt, *scales, interval, levels, self.shown, float(recipe.fps or 0) / recipe.interpolate
+        )
 
 
 def sample(job: WholeJob) -> tuple[Array, dict[str, Any]]:
@@ -83,7 +85,7 @@ def sample(job: WholeJob) -> tuple[Array, dict[str, Any]]:
         return generate.sample(plan.mode, job)
     assert plan.clip is not None
     pixels, _ = next(job._inputs())
-    shown = job.clips.first_frame(pixels, plan.clip.num_frames, job.streams)
+    shown = job.clips.first_frame(pixels, plan.clip.sampled().num_frames, job.streams)
     return generate.sample("text2video", replace(job, shown=shown))
 
 

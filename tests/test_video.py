@@ -117,6 +117,25 @@ def test_interpolation_adds_frames_and_keeps_those_between_which_it_adds(
     assert np.abs(many[1] - many[0]).mean() < np.abs(many[2] - many[0]).mean()
 
 
+@pytest.mark.parametrize(("loop", "count"), [([], 9), (["--loop"], 12)])
+def test_a_plain_blend_is_made_only_by_name(
+    loop: list[str], count: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = ["--prompt", "cat", "--walk_to", "6", "--img_w", "32", "--img_h", "32", "--frames", "3"]
+    walk += ["--codec", "ffv1", *loop]
+    assert video(folder, tmp_path / "few", monkeypatch, *walk) == 0
+    assert (
+        video(folder, tmp_path / "many", monkeypatch, *walk, "--interpolate", "4", "--interpolate_by", "blend") == 0
+    )
+    few, many = (np.stack(list(clips.frames(only(tmp_path / name, ".mkv")))).astype(int) for name in ("few", "many"))
+    assert len(many) == count
+    assert np.array_equal(many[::4], few)
+    assert np.abs(many[1] - (0.75 * few[0] + 0.25 * few[1])).max() <= 1
+    assert np.abs(many[6] - (few[1] + few[2]) / 2).max() <= 1
+    if loop:
+        assert np.abs(many[10] - (few[2] + few[0]) / 2).max() <= 1
+
+
 def test_a_strict_mask_keeps_every_black_pixel_of_every_frame(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +229,7 @@ MISTAKES: dict[str, list[str]] = {
     "--prompt names frame 9: the clip's last is 3": ["--prompt", "0: cat; 9: red", "--frames", "4"],
     "no folder with config.json": ["--prompt", "cat", "--motion_adapter", "base.mkv"],
     "--interpolate 3 is not 1, 2 or 4": ["--prompt", "cat", "--walk_to", "6", "--interpolate", "3"],
+    "--interpolate_by blend has no effect": ["--prompt", "cat", "--interpolate_by", "blend"],
     "--motion spin has no effect without motion modules": ["--prompt", "cat", "--walk_to", "6", "--motion", "spin"],
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """`noisette train evaluate`: what a trained model can do, measured by an eye of its own.
 
 features.py       an ImageNet classifier that no training loss has seen
+motion.py         what moves in a clip, and how steadily
 measures.py       hue, ground, things, distances
 drawing.py        the pictures that are judged, each drawn once and kept
 paraphrases.toml  what is asked in other words, and things.toml: in colours, on grounds, in pairs
@@ -15,19 +16,34 @@ from typing import Any
 
 import numpy as np
 import tomllib
+from PIL import Image
 
 from noisette.distances import fid, kid
 from noisette.judge import measures
 from noisette.judge.drawing import Artist, compositions, inpaintings, repainted
 from noisette.judge.features import features_of, load_judge
+from noisette.judge.motion import MOTIONS, motion_of
+from noisette.steadiness import first_frame_error, flicker
 
 HERE = Path(__file__).parent
 GUIDANCE = 3.0
 WIDTH = 1280**0.5  # features of length one, made as long as KID's kernel takes them for
+CLIPPED, STEPS_OF_CLIPS = 10, 10  # things that move each way; steps of each clip
 LABELS, MEMORY, COMPOSITIONS = 300, 200, 100
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 STEPS = (5, 10, 15, 25, 50)
-MEASURES = ("labels", "paraphrases", "colours", "grounds", "pairs", "sizes", "seams", "inpainting", "samplers")
+MEASURES = (
+    "labels",
+    "paraphrases",
+    "colours",
+    "grounds",
+    "pairs",
+    "sizes",
+    "seams",
+    "inpainting",
+    "samplers",
+    "clips",
+)
 SIZES = ((512, 768), (1024, 1024), (768, 1536))
 SIZED = 40  # things drawn at each of them
 SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "unipc", "lcm")
@@ -62,6 +78,7 @@ class Case:
     """What is known of the data, and who draws and who looks."""
 
     def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> None:
+        self.settings = settings
         self.entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
         self.cut_outs = np.load(folder / "pictures.npy", mmap_mode="r")
         self.settings = settings
@@ -144,6 +161,36 @@ class Case:
         truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS)
         for name, value in inpaintings(self.artist, truths).items():
             yield f"inpainting, rms error: {name}", value
+
+    def clips(self) -> Iterator[tuple[str, Any]]:
+        """Sixty clips over six motions, with the model's motion modules if it has some: obeyed, kept, steady?
+
+        From a prompt, and for each thing once from a picture, whose error in the first frame is measured.
+        """
+        things = [label for label in self.settings["common"] if label in set(self.known_labels)]
+        chosen = np.random.default_rng(0).permutation(things)[:CLIPPED]
+        asked: dict[str, Any] = {"num_frames": 16, "num_inference_steps": STEPS_OF_CLIPS}
+        asked |= {"img_w": self.artist.side, "img_h": self.artist.side, "sampler": "euler"}
+        obeyed, same, flickers = [], [], []
+        for motion in MOTIONS:
+            for seed, label in enumerate(chosen):
+                frames = self.artist.clip(asked | {"prompt": str(label), "motion": motion, "seed": str(seed)})
+                obeyed.append(motion_of(frames) == motion)
+                first, last = self.nearest_labels([frames[0], frames[-1]], 1)[:, 0]
+                same.append(first == last)
+                flickers.append(flicker(frames))
+            yield f"clips, {motion}: obeyed", share(obeyed[-len(chosen) :])
+        yield "clips: motion obeyed", share(obeyed)
+        yield "clips: label of first and last frame equal", share(same)
+        yield "clips: flicker, of 255", round(float(np.mean(flickers)), 2)
+        errors = []
+        for i, label in enumerate(chosen):
+            base = self.known[int(np.flatnonzero(self.known_labels == label)[0])]
+            path = self.artist.folder / f"base-{i}.png"
+            Image.fromarray(base).save(path)
+            begun = asked | {"prompt": str(label), "motion": MOTIONS[i % len(MOTIONS)], "seed": "0"}
+            errors.append(first_frame_error(self.artist.clip(begun | {"base_img": str(path)}), base))
+        yield "clips: first frame's error, of 255", round(float(np.mean(errors)), 2)
 
     def samplers(self) -> Iterator[tuple[str, Any]]:
         """The distance of held-out labels' drawings to their pictures, by sampler and steps."""

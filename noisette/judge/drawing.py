@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from noisette import engines
+from noisette import engines, video
 from noisette.generate import generate
 from noisette.plan import plan
 from noisette.recipe import Recipe
@@ -28,6 +28,7 @@ class Artist:
         self.folder = folder / weights.hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.networks: Any = None
+        self.moving: dict[str | None, Any] = {}
 
     def draw(
         self,
@@ -54,6 +55,21 @@ class Artist:
             result.picture.to_pil().save(part, "PNG")
             part.replace(path)
         return np.asarray(Image.open(path).convert("RGB"))
+
+    def clip(self, fields: dict[str, Any]) -> np.ndarray:
+        """The frames of a clip's recipe uint8 [F, H, W, 3]; its networks are its own, with motion modules in."""
+        planned = plan(Recipe(**(self.settings | fields)))
+        key = [*sorted(fields.items()), planned.checkpoint.weights_hash]
+        path = self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
+        if not path.exists():
+            if planned.recipe.motion_adapter not in self.moving:
+                self.moving[planned.recipe.motion_adapter] = engines.load(planned)
+            (result,) = video.make(planned, self.moving[planned.recipe.motion_adapter])
+            part = path.with_suffix(".part.npz")
+            np.savez_compressed(part, frames=np.stack(list(result.frames)))
+            part.replace(path)
+        frames: np.ndarray = np.load(path)["frames"]
+        return frames
 
 
 def compositions(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
-from noisette.recipe import check_choice
+from noisette.recipe import check_choice, nearest
 
 STEPS = (
     "data",
@@ -43,13 +43,16 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     from noisette.cli import Parser
 
     parser = Parser(prog=prog, description="Train the built-in model; a step that was stopped goes on.")
-    parser.add_argument("step", choices=(*STEPS, "all"), metavar="|".join((*STEPS, "all")))
+    parser.add_argument("step", metavar="|".join((*STEPS, "all")))
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML over the shipped configuration")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where data and checkpoints are kept")
     parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
     parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
     parser.add_argument("--only", default="", metavar="NAMES", help="of evaluate: some of its measures, with commas")
     values = parser.parse(argv)
+    if values.step not in (*STEPS, "all"):
+        near = nearest(values.step, STEPS)
+        raise UserError(f"the step {values.step!r} is unknown{near}; there are: {', '.join(STEPS)}, all")
     try:
         import torch
     except ImportError:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import MotionAdapter
+from safetensors.torch import load_file, save_file
 
 from noisette import engines, video
-from noisette.moving import moved
+from noisette.moving import REACH, moved
 from noisette.plan import plan
 from noisette.recipe import MOTIONS, Recipe
 from noisette.train import motion
@@ -54,7 +56,7 @@ def test_every_motion_begins_with_the_still_itself(name: str) -> None:
 def test_slides_go_where_they_say(name: str, direction: tuple[int, int]) -> None:
     clip = clip_of(square(), name, 8)
     (x0, y0), (x1, y1) = middle(clip[0]), middle(clip[-1])
-    assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * 0.35 * 64, atol=1)
+    assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * REACH * 64, atol=1)
 
 
 def test_zooms_bounces_and_spins() -> None:
@@ -64,7 +66,7 @@ def test_zooms_bounces_and_spins() -> None:
     assert dark["zoom out"][-1] < dark["zoom out"][0] / 2
     heights = [middle(frame)[1] for frame in clip_of(square(), "bounce", 8)]
     assert np.allclose(heights[::4], 31.5, atol=0.1)
-    assert np.allclose(heights[2::4], 31.5 - 0.25 * 64, atol=0.5)
+    assert np.allclose(heights[2::4], 31.5 - 0.2 * 64, atol=0.5)
     spun = clip_of(square(), "spin", 4)[1]
     assert (spun[24:30, 34:40, 0] > 200).all()  # a quarter turn to the right
     assert (spun[34:40, 34:40] < 50).all()
@@ -110,7 +112,13 @@ def test_clips_are_made_once_for_a_model_and_anew_for_another(
 ) -> None:
     motion.train(folder, config(), folder / "model")
     before = (folder / "motion_latents.npy").stat().st_mtime_ns
-    motion.train(folder, config(), folder / "model")
+    unet = folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * 1.01 for name, value in load_file(unet).items()}, unet)
+    learned = torch.load(folder / "motion.pt")["step"]
+    motion.train(folder, settings := config(), folder / "model")  # another UNet takes up where the modules are
+    settings["motion"]["minutes"] *= 2
+    motion.train(folder, settings, folder / "model")
+    assert torch.load(folder / "motion.pt")["step"] > learned
     assert (folder / "motion_latents.npy").stat().st_mtime_ns == before
     (folder / "motion.json").write_text('{"made_for": "another"}', encoding="utf-8")
     motion.train(folder, config(), folder / "model")

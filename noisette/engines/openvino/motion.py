@@ -48,6 +48,9 @@ class Motion:
             depth = per(per(c["motion_transformer_layers_per_block"], level), layer)
         heads = per(c["motion_num_attention_heads"], level)
         moved = self._module(x, w, channels, heads, depth, c)
+        last = (w / "proj_out").array("weight", (channels, channels)), (w / "proj_out").array("bias", (channels,))
+        if not any(array.any() for array in last):
+            return x  # nothing was learned here, as in the first half of a UNet that `noisette train motion` teaches
         if self.scale != 1.0:
             moved = ops.multiply(moved, g.scalar(self.scale))
         return ops.add(x, moved)
