@@ -1,4 +1,4 @@
-"""Distances in a feature space that is here offline: the latents of noisette-1's image encoder (its VAE).
+"""Distances in a feature space that is here offline: the latents of noisette-1's autoencoder.
 
 LPIPS, FID and KID as published use networks trained on ImageNet, whose weights are not part of this repository.
 The definitions here are theirs, the space is another one and said wherever a number stands: values compare with
@@ -22,7 +22,7 @@ from noisette.plan import plan
 from noisette.reading import Picture
 from noisette.recipe import Recipe
 
-SPACE = "latents of noisette-1's image encoder"
+SPACE = "latents of noisette-1's autoencoder"
 GRID = 2  # features of a picture: mean and spread of each latent channel in GRID x GRID cells
 SUBSETS, SUBSET = 100, 50  # of KID's standard error, pictures at most in each
 
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 
 class Encoder:
-    """noisette-1's image encoder at its native size."""
+    """noisette-1's autoencoder, its encoder's half, at its native size."""
 
     def __init__(self) -> None:
         planned = plan(Recipe(seed="0"))

@@ -35,7 +35,7 @@ ABOUT = {
     "ssim": "structural similarity to the reference, Gaussian window of sigma 1.5 (Wang et al. 2004); 1 is equal",
     "delta_e": "mean CIEDE2000 to the reference; 1 is just noticeable",
     "similarity": "cosine between picture and prompt in the named encoders' space, -1 to 1 (similarity.py)",
-    "perceptual": "distance in the latents of noisette-1's image encoder (features.py); not LPIPS, 0 is equal",
+    "perceptual": "distance in the latents of noisette-1's autoencoder (features.py); not LPIPS, 0 is equal",
 }
 
 Numbers = dict[str, float]

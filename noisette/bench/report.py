@@ -131,9 +131,10 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
     here = [name for name in QUALITY if any(name in entry.numbers for entry in entries)]
     places = {name: {value: i for i, value in enumerate(values)} for name, values in axes.items()}
     with_previews = len(entries) <= EMBEDDED
+    kind = "clips" if first.moving else "pictures"
     return {
         "title": f"{folder.resolve().name}: {first.prompt}" if "prompt" not in axes else folder.resolve().name,
-        "about": f"{len(entries):,} pictures; " + ", ".join(f"{n} ({len(v)})" for n, v in axes.items()),
+        "about": f"{len(entries):,} {kind}; " + ", ".join(f"{n} ({len(v)})" for n, v in axes.items()),
         "axes": axes,
         "common": {name: value for name, value in asdict(first).items() if name not in axes and matters(name, value)},
         "x": numeric[0] if numeric else "seconds",

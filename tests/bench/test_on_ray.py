@@ -15,6 +15,7 @@ from noisette.bench.make import Made
 from noisette.bench.on_ray import DEATHS, Crew, Worker, pull, run_on_ray, runtime_env
 from noisette.bench.run import missing, run
 from noisette.bench.store import Store
+from noisette.metadata import read_metadata
 from tests.bench.test_sweep import hashes, resolved
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,20 @@ def test_a_batch_that_kills_its_workers_ends_and_the_others_are_made(nodes: tupl
     assert (landed[0], landed[2]) == ("", "")
     assert landed[1].startswith(f"its worker died {DEATHS} times: ")
     assert sorted(cell.seed for cell in missing(found, store)) == [1]
+
+
+def test_clips_come_back_whole(nodes: tuple[Any, Any], tmp_path: Path) -> None:
+    fields = {"walk_to": "5", "num_frames": 4, "num_inference_steps": 1}
+    found = resolved(["codec=h264,ffv1"], **fields)
+    there, here = Store(tmp_path / "ray"), Store(tmp_path / "local")
+    assert all(one.proved and not one.error for one in run_on_ray(found, there, "ray", workers=1))
+    assert all(one.proved and not one.error for one in run(found, here))
+    for address, path in there.done().items():
+        ours = read_metadata(here.done()[address])
+        assert [read_metadata(path)[name] for name in ("pixels", "decoded", "recipe")] == [
+            ours[name] for name in ("pixels", "decoded", "recipe")
+        ]
+        assert path.with_name(f"{path.name}.png").exists()
 
 
 def alive_workers() -> list[dict[str, Any]]:

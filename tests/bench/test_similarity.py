@@ -107,6 +107,20 @@ def test_a_models_own_judge_pools_its_text_states(own: Path, made: Path) -> None
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
+def test_the_built_in_judge_tells_what_noisette_draws(tmp_path: Path) -> None:
+    prompts = ("a red apple", "a sailboat")
+    for prompt in prompts:
+        assert main(["image", "--prompt", prompt, "--steps", "6", "--seed", "0", "--out", str(tmp_path)]) == 0
+    judge = similarity.find("noisette-1")
+    found = {
+        (prompt, text): similarity.similarity(judge, next(tmp_path.glob(f"{prompt.replace(' ', '_')}-*.png")), text)
+        for prompt in prompts
+        for text in prompts
+    }
+    for own, other in (prompts, prompts[::-1]):
+        assert found[own, own] > found[own, other] + 0.1
+
+
 def test_a_report_holds_it_and_keeps_it(own: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["report", str(made), "--similarity", str(own)]) == 0
     data = data_of(made / "report.html")
