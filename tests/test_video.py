@@ -16,6 +16,7 @@ from noisette import clips, codecs, engines
 from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
+from noisette.generate import generate
 from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
 from noisette.plan import plan
@@ -206,10 +207,13 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     frames, same = (np.stack(list(clips.frames(each))) for each in (path, again))
     assert np.array_equal(frames, same)
     assert not np.array_equal(frames[0], frames[1])
+    still = plan(Recipe(prompt="cat, red", model="model", seed="5", num_inference_steps=2, sampler="euler", img_w=32,
+                        img_h=32))  # fmt: skip
+    assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
 
 
 MISTAKES: dict[str, list[str]] = {
-    "--motion 'dance' needs motion modules (--motion_adapter); without: bounce, spin": ["--motion", "dance"],
+    "--motion 'dance' needs other motion modules (--motion_adapter); by rule: bounce, spin": ["--motion", "dance"],
     "--motion spin:2 has no strength without motion modules": ["--motion", "spin:2"],
     "--fps 0.0 is out of range": ["--prompt", "cat", "--fps", "0"],
     "--num_frames 10001 is out of range": ["--num_frames", "10001"],

@@ -57,6 +57,12 @@ def test_slides_go_where_they_say(name: str, direction: tuple[int, int]) -> None
     assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * REACH * 64, atol=1)
 
 
+def test_a_loop_goes_back_as_it_came() -> None:
+    there = np.stack(list(moved(square(), "slide right", 8, loop=True)))
+    assert np.array_equal(there[1:4], there[:4:-1])
+    assert middle(there[4])[0] == pytest.approx(31.5 + REACH * 64, abs=1)
+
+
 def test_zooms_bounces_and_spins() -> None:
     dark = {name: (clip_of(square(), name, 9) < 128).all(-1).sum((1, 2)) for name in ("zoom in", "zoom out")}
     assert (np.diff(dark["zoom in"]) > 0).all()
@@ -97,9 +103,18 @@ def test_training_leaves_modules_that_the_model_moves_by(folder: Path) -> None:
     assert all(np.isfinite(line["loss"]) for line in lines)
     adapter = MotionAdapter.from_pretrained(folder / "model-motion")
     assert max(p.abs().max().item() for n, p in adapter.named_parameters() if ".proj_out." in n) > 0
-    asked = {"prompt": "a box, sliding left", "model": str(folder / "model"), "num_frames": 4, "img_w": 64}
+    asked = {
+        "prompt": "a box",
+        "motion": "sliding left",
+        "model": str(folder / "model"),
+        "num_frames": 4,
+        "img_w": 64,
+    }
     planned = plan(Recipe(**asked, img_h=64, seed="1", num_inference_steps=2))
     assert planned.recipe.motion_adapter == "model"
+    assert planned.clip is not None
+    assert (planned.clip.moved, planned.clip.redrawn, planned.clip.tied) == ("slide left", 0.6, True)
+    assert [prompt for _, prompt in planned.clip.prompts] == ["a box, sliding left"]
     frames = list(next(video.make(planned, engines.load(planned))).frames)
     assert len(frames) == 4
     assert not np.array_equal(frames[0], frames[3])
