@@ -1,20 +1,24 @@
 """What cheaper ways to a picture cost and bring: int8, kept features, a guidance interval, fewer steps.
 
-    python3 benchmarks/shortcuts.py [MODEL] [--pictures 20] [--steps 25] [--side N] [--threads N] [--only int8 …]
+    python3 benchmarks/shortcuts.py [MODEL] [--pictures 4] [--steps 25] [--side N] [--threads N] [--only int8 …]
 
 Each row changes one thing about a recipe. PSNR is against the unchanged recipe's picture at float32, time is
-that of sampling and decoding over the unchanged one's. The rows take turns, picture by picture. int8 needs
-`noisette optimize MODEL` first, and is left out otherwise. On a busy machine use --threads 1: processor seconds
-are compared, not wall time.
+that of sampling and decoding over the unchanged one's. The rows take turns, picture by picture, and what was
+measured is kept: the same command goes on where it was stopped, and --pictures 20 adds sixteen to the first four.
+int8 needs `noisette optimize MODEL` first, and is left out otherwise. On a busy machine use --threads 1: processor
+seconds are compared, not wall time.
 """  # fmt: skip
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import statistics
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from noisette import engines
+from noisette.checkpoint import cache_folder
 from noisette.generate import generate
 from noisette.optimized import files_of
 from noisette.plan import find_model, plan
@@ -39,7 +44,6 @@ FULL = "full, float32"
 def rows(steps: int) -> dict[str, dict[str, Any]]:
     """Name -> what is changed of the recipe."""
     return {
-        FULL: {},
         "int8": {"precision": "int8"},
         "step_cache 2": {"step_cache": 2},
         "step_cache 3": {"step_cache": 3},
@@ -56,11 +60,12 @@ def rows(steps: int) -> dict[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", default="noisette-1")
-    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--side", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="+", default=[], help="words that a row's name holds")
+    parser.add_argument("--results", type=Path, help="where each one is kept as it is measured (JSON lines)")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
@@ -69,38 +74,60 @@ def main() -> None:
     chosen = {
         name: changes
         for name, changes in rows(args.steps).items()
-        if (name == FULL or not args.only or any(word in name for word in args.only))
+        if (not args.only or any(word in name for word in args.only))
         and (changes.get("precision") != "int8" or files_of(checkpoint))
     }
+    facts = [checkpoint.weights_hash, side, args.steps, args.threads]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    results = args.results or cache_folder() / "bench" / f"shortcuts-{name}.jsonl"
     recipe = Recipe(model=args.model, num_inference_steps=args.steps, img_w=side, img_h=side, engine="openvino")
-    psnr, ratios = compare(recipe, chosen, args.pictures)
+    measure(recipe, chosen, args.pictures, results)
+    found = read(results)
     load = f", load {os.getloadavg()[0] / (os.cpu_count() or 1):.1f} a core" if hasattr(os, "getloadavg") else ""
     print(
         f"{args.model}, {side}x{side}, {args.steps} steps, {args.pictures} pictures, threads: {args.threads}{load}\n"
     )
     print("| | time | PSNR dB, mean | least |\n|---|---|---|---|")
     for name in chosen:
-        values = "| | |" if name == FULL else f"| {statistics.mean(psnr[name]):.1f} | {min(psnr[name]):.1f} |"
-        print(f"| {name} | {statistics.median(ratios[name]):.2f} {values}")
+        psnr, ratios = zip(*(found[name, i] for i in range(args.pictures)), strict=True)
+        print(f"| {name} | {statistics.median(ratios):.2f} | {statistics.mean(psnr):.1f} | {min(psnr):.1f} |")
 
 
-def compare(
-    recipe: Recipe, chosen: dict[str, dict[str, Any]], pictures: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """PSNR and share of the full recipe's time by row, picture by picture."""
-    loaded = {p: engines.load(plan(replace(recipe, precision=p), download=False))
-              for p in {changes.get("precision", "float32") for changes in chosen.values()}}  # fmt: skip
-    psnr: dict[str, list[float]] = {name: [] for name in chosen}
-    ratios: dict[str, list[float]] = {name: [] for name in chosen}
-    for i in range(-1, pictures):  # the first one warms up
-        made = {}
-        for name, changes in chosen.items():
-            asked = replace(recipe, prompt=f"a {SUBJECTS[i % len(SUBJECTS)]}", seed=str(1001 + i), **changes)
-            made[name] = draw(asked, loaded[asked.precision])
-        for name, (picture, spent) in made.items() if i >= 0 else ():
-            psnr[name].append(decibels(made[FULL][0], picture))
-            ratios[name].append(spent / made[FULL][1])
-    return psnr, ratios
+def read(results: Path) -> dict[tuple[str, int], tuple[float, float]]:
+    """PSNR and share of the full recipe's time, by row and picture; a line cut short by a kill is left out."""
+    found = {}
+    for line in results.read_text(encoding="utf-8").splitlines() if results.is_file() else ():
+        with suppress(ValueError):
+            row, picture, psnr, ratio = json.loads(line)
+            found[row, picture] = psnr, ratio
+    return found
+
+
+def measure(recipe: Recipe, chosen: dict[str, dict[str, Any]], pictures: int, results: Path) -> None:
+    """Measures what `results` does not hold yet and adds it line by line, rows taking turns picture by picture."""
+    known = read(results)
+    todo = {i: [name for name in chosen if (name, i) not in known] for i in range(pictures)}
+    if not any(todo.values()):
+        return
+    results.parent.mkdir(parents=True, exist_ok=True)
+    precisions = {"float32", *(changes.get("precision", "float32") for changes in chosen.values())}
+    loaded = {p: engines.load(plan(replace(recipe, precision=p), download=False)) for p in precisions}
+    for name in [FULL, *chosen]:  # warms up
+        changes = {} if name == FULL else chosen[name]
+        asked = replace(recipe, prompt="a fox", seed="1", **{**changes, "num_inference_steps": 2})
+        draw(asked, loaded[asked.precision])
+    with results.open("a", encoding="utf-8") as file:
+        file.write("\n")  # after what a kill may have cut
+        for i, names in todo.items():
+            asked = replace(recipe, prompt=f"a {SUBJECTS[i % len(SUBJECTS)]}", seed=str(1001 + i))
+            if not names:
+                continue
+            whole, full_time = draw(asked, loaded["float32"])
+            for name in names:
+                changed = replace(asked, **chosen[name])
+                picture, spent = draw(changed, loaded[changed.precision])
+                file.write(json.dumps([name, i, decibels(whole, picture), spent / full_time]) + "\n")
+                file.flush()
 
 
 def draw(recipe: Recipe, networks: Any) -> tuple[Picture, float]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from noisette.checkpoint import locate
-from noisette.engines import torch_engine
+from noisette.engines import tiled, torch_engine
 from noisette.errors import UserError
 from noisette.noise import noise
 from tests import tiny
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
 
 def test_large_pictures_pass_the_autoencoder_in_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = torch_engine.load(locate(str(folder)))
-    monkeypatch.setattr(torch_engine, "WHOLE_AREA", 64 * 64)
+    monkeypatch.setattr(tiled, "WHOLE_AREA", 64 * 64)
     networks.decode_image(noise(0, (1, 4, 8, 8)))
     assert not networks.vae.use_tiling
     assert networks.decode_image(noise(0, (1, 4, 8, 16))).shape == (1, 3, 64, 128)

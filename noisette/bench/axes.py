@@ -250,7 +250,9 @@ def toml_axis(head: str, value: Any) -> Axis:
 
 
 def plain(name: str, value: Any) -> Any:
-    """A TOML value as the field has it: seeds are text, whole numbers may stand for floats."""
+    """A TOML value as the field has it: seeds are text, whole numbers may stand for floats, "" is the default."""
+    if value == "":
+        return FIELDS[name].default
     if name == "seed" and isinstance(value, int):
         return str(value)
     return float(value) if kind(name) is float and type(value) is int else value

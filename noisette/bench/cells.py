@@ -109,13 +109,16 @@ def place(at: dict[str, Any]) -> str:
 
 
 def idle_axes(places: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
-    """A line for each axis along which no address changes."""
+    """A line for each axis along which there are several cells, of one address all.
+
+    Of zipped fields none moves alone: nothing is said of them.
+    """
     found = []
     for name in places[0][0]:
-        addresses: dict[str, set[str]] = {}
+        along: dict[str, list[str]] = {}
         for at, address in places:
-            addresses.setdefault(str({k: v for k, v in at.items() if k != name}), set()).add(address)
-        if len({str(at[name]) for at, _ in places}) > 1 and all(len(group) == 1 for group in addresses.values()):
+            along.setdefault(str({k: v for k, v in at.items() if k != name}), []).append(address)
+        if any(len(line) > 1 for line in along.values()) and all(len(set(line)) == 1 for line in along.values()):
             found.append(f"axis {name} changes nothing: its cells are the same pictures")
     return found
 

@@ -151,13 +151,14 @@ def in_order(name: str, values: list[Any]) -> list[Any]:
 
 
 def same_all_along(entries: Sequence[Entry], axes: dict[str, list[Any]]) -> list[str]:
-    """Axes along which every picture is the same, pixel for pixel."""
+    """Axes along which there are several pictures, all the same, pixel for pixel; of zipped fields none is alone."""
     found = []
     for name in axes:
-        pixels: dict[Any, set[str]] = {}
+        rest = [n for n in axes if n != name]
+        along: dict[Any, list[str]] = {}
         for entry in entries:
-            pixels.setdefault(place_of(entry, [n for n in axes if n != name]), set()).add(seen_pixels(entry))
-        if all(len(hashes) == 1 for hashes in pixels.values()):
+            along.setdefault(place_of(entry, rest), []).append(seen_pixels(entry))
+        if any(len(line) > 1 for line in along.values()) and all(len(set(line)) == 1 for line in along.values()):
             found.append(name)
     return found
 

@@ -84,6 +84,8 @@ def label(name: str | None, value: Any) -> str:
     short = {"num_inference_steps": "steps", "guidance_scale": "guidance", "guidance_rescale": "rescale"}
     if name is None:
         return ""
+    if value is None:
+        return f"{short.get(name, name)} default"
     return str(value) if name in ("sampler", "prompt", "schedule", "model") else f"{short.get(name, name)} {value}"
 
 

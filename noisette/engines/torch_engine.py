@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch
+from noisette.engines import tiled
 from noisette.engines.torch_ip_adapter import ImagePrompter
 from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
@@ -27,7 +28,6 @@ STORED = {
     "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-WHOLE_AREA = 1024 * 1024  # larger pictures pass the VAE in tiles: whole, 1024x1024 takes 8 GB
 
 
 def load(
@@ -187,8 +187,8 @@ class TorchNetworks:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
 
     def _tile(self, area: int) -> None:
-        """Tiles above WHOLE_AREA pixels, and only there: tiles change a picture a little."""
-        if area > WHOLE_AREA:
+        """Tiles above `tiled.WHOLE_AREA` pixels, and only there: tiles change a picture a little."""
+        if area > tiled.WHOLE_AREA:
             self.vae.enable_tiling()
         else:
             self.vae.disable_tiling()

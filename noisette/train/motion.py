@@ -60,12 +60,13 @@ def build(config: Config, unet: dict[str, Any]) -> MotionAdapter:
 def prepare(folder: Path, config: Config, checkpoint: Checkpoint) -> None:
     """Writes motion_latents.npy [N, F, C, h, w] and motion_text.npy [N, T, width] of clips made from stills.
 
-    Row N of the texts is the empty prompt. What was stopped goes on; made anew when the model's weights or the
-    clips asked for are others.
+    Row N of the texts is the empty prompt. What was stopped goes on; made anew when the model's encoders or the
+    clips asked for are others. Another UNet takes modules up where they are.
     """
     settings = config["motion"]
     asked = {key: settings[key] for key in ("clips", "frames", "common_share")}
-    made_for, note = {"model": checkpoint.weights_hash, **asked}, folder / "motion.json"
+    encoders = sorted(value for name, value in checkpoint.weight_hashes.items() if not name.startswith("unet/"))
+    made_for, note = {"encoders": encoders, **asked}, folder / "motion.json"
     state = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     count, frames, side = settings["clips"], settings["frames"], checkpoint.native_side
     if state.get("made_for") != made_for:

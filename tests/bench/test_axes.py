@@ -190,3 +190,8 @@ def test_nothing_left_and_too_many_are_said() -> None:
         list(cells(read_sweep(["steps=5,6"], ["steps > 9"], {})))
     with pytest.raises(UserError, match="crosses to 1,000,000 cells"):
         list(cells(read_sweep(["steps=1..1000", "seed=0..999"], [], {})))
+
+
+def test_an_empty_text_in_a_file_is_the_default() -> None:
+    (axis,) = from_toml('[axes]\n"strict_mask+feather+blend" = [[false, "", ""], [true, 0, "poisson"]]').axes
+    assert axis.values == ((False, None, "alpha"), (True, 0, "poisson"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 from noisette.bench.axes import cells, read_sweep
 from noisette.bench.cells import Cell, batches, plan_cells, resolve
+from noisette.bench.report import report
 from noisette.bench.run import missing, run
 from noisette.bench.store import Store, is_whole
 from noisette.cli import main
@@ -115,6 +117,33 @@ def test_killed_at_any_moment_nothing_is_lost_or_wrong(
     assert hashes(tmp_path) == hashes(undisturbed)
     assert before.items() <= hashes(tmp_path).items()
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
+    """The whole measure, 200 cells and 30 kills, is `python3 benchmarks/sweeps.py kills`."""
+    draw, killed, whole = random.Random(1), tmp_path / "killed", tmp_path / "whole"
+    axes, there = ["seed=0..39", "steps=1"], [0]
+    for turn in range(6):
+        process = start(killed, *axes)
+        if turn % 3 == 2:  # anywhere: while it starts, plans, loads
+            time.sleep(draw.uniform(0, 4))
+        else:
+            target = there[-1] + draw.randint(1, 8)
+            while len(Store(killed).done()) < target and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+        there.append(len(Store(killed).done()))
+    assert there == sorted(there)
+    assert 2 < there[-1] < 40  # it was killed while at work, again and again
+    before = hashes(killed)
+    for folder in (killed, whole):
+        assert main(["sweep", *SMALL, "--out", str(folder), "--sweep", *axes]) == 0
+    assert hashes(killed) == hashes(whole)
+    assert before.items() <= hashes(whole).items()
+    assert len(list((killed / "cells").iterdir())) == len(list((killed / "derived").iterdir())) == 40
 
 
 @pytest.mark.slow
@@ -278,6 +307,15 @@ def test_an_axis_that_changes_nothing_is_said(tmp_path: Path) -> None:
     found, notes = resolve(cells(read_sweep(axes, [], FIELDS)))
     assert len(found) == 2
     assert any("axis base_img changes nothing" in note for note in notes)
+
+
+def test_of_zipped_axes_none_is_said_to_change_nothing(tmp_path: Path) -> None:
+    axes = ["guidance_start+guidance_end=0+1,0.2+0.8", "guidance_scale=2,3", "steps=4"]
+    assert resolve(cells(read_sweep(axes, [], FIELDS)))[1] == [
+        "64x64 is below the model's native 256: quality may drop"
+    ]
+    assert main(["sweep", *SMALL, "--steps", "4", "--out", str(tmp_path), "--sweep", *axes[:2]]) == 0
+    assert not any("changes nothing" in note for note in report(tmp_path).notes)
 
 
 def test_a_cell_that_fails_is_named_and_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import MotionAdapter
+from safetensors.torch import load_file, save_file
 
 from noisette import engines, video
 from noisette.moving import REACH, moved
@@ -125,7 +127,13 @@ def test_clips_are_made_once_for_a_model_and_anew_for_another(
 ) -> None:
     motion.train(folder, config(), folder / "model")
     before = (folder / "motion_latents.npy").stat().st_mtime_ns
-    motion.train(folder, config(), folder / "model")
+    unet = folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * 1.01 for name, value in load_file(unet).items()}, unet)
+    learned = torch.load(folder / "motion.pt")["step"]
+    motion.train(folder, settings := config(), folder / "model")  # another UNet takes up where the modules are
+    settings["motion"]["minutes"] *= 2
+    motion.train(folder, settings, folder / "model")
+    assert torch.load(folder / "motion.pt")["step"] > learned
     assert (folder / "motion_latents.npy").stat().st_mtime_ns == before
     (folder / "motion.json").write_text('{"made_for": "another"}', encoding="utf-8")
     motion.train(folder, config(), folder / "model")

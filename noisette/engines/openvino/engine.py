@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 
 from noisette.checkpoint import MOTION, cache_folder, fetch
+from noisette.engines import tiled
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
 from noisette.engines.openvino.graph import Weights, check_all_used, parameter
@@ -117,7 +118,8 @@ class OpenVINONetworks:
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
-        moments = run(self._model("vae_encoder"), {"pixels": pixels})["moments"]
+        side, latents = self._tile
+        moments = self._in_tiles("vae_encoder", "pixels", "moments", pixels, side, latents, 1)
         if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
             return moments, np.full_like(moments, -30.0)
         mean, logvar = np.split(moments, 2, axis=1)
@@ -125,7 +127,27 @@ class OpenVINONetworks:
 
     def decode_image(self, latents: Array) -> Array:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
-        return run(self._model("vae_decoder"), {"latents": latents})["pixels"]
+        side, tile = self._tile
+        factor = side // tile
+        return self._in_tiles("vae_decoder", "latents", "pixels", latents, tile, side, factor)
+
+    @property
+    def _tile(self) -> tuple[int, int]:
+        """Pixels and latents along each side of a tile: what the autoencoder was trained on."""
+        config, factor = self._checkpoint.configs["vae"], self._checkpoint.vae_scale_factor
+        latents = max(1, config.get("sample_size", 512) // factor)
+        return latents * factor, latents
+
+    def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int, factor: int) -> Array:
+        """A VAE network over a picture: whole, or in tiles above `tiled.WHOLE_AREA` pixels."""
+
+        def once(part: Array) -> Array:
+            result: Array = run(self._model(model), {given: part})[wanted]
+            return result
+
+        if x.shape[2] * x.shape[3] * factor**2 <= tiled.WHOLE_AREA or max(x.shape[2:]) <= tile:
+            return once(x)
+        return tiled.tiled(once, x, tile, made)
 
     def optimize(self, name: str, samples: Sequence[tuple[Any, ...]], path: Path) -> list[str]:
         """Writes "unet" or "vae_decoder" as int8 to `path` (.xml), calibrated on arguments of `denoise` or
