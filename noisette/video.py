@@ -186,7 +186,20 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     known = np.stack(encoded, axis=2)
     less = replace(recipe, strength=clip.redrawn)
     latents, _ = generate.sample("img2video", replace(job, recipe=less, known=known, held_every=clip.num_frames))
-    return latents, {"moved": clip.moved, "redrawn": clip.redrawn}
+    redrawn = np.concatenate([known[:, :, :1], coloured_as(latents, known)[:, :, 1:]], axis=2)
+    return redrawn, {"moved": clip.moved, "redrawn": clip.redrawn}
+
+
+def coloured_as(latents: Array, known: Array) -> Array:
+    """Latents [1, C, F, h, w] with the mean and spread that each channel of each frame has in `known`.
+
+    Adaptive instance normalization, as StableSR (Wang et al. 2024) keeps an enlarged picture's colours: a still drawn
+    with guidance is brighter than what the model redraws it to.
+    """
+    (mean, spread), (wanted, wanted_spread) = (
+        (x.mean((3, 4), keepdims=True), x.std((3, 4), keepdims=True)) for x in (latents, known)
+    )
+    return (latents - mean) / np.maximum(spread, np.float32(1e-6)) * wanted_spread + wanted
 
 
 def with_shared(noise: Array, stream: Noise, share: float) -> Array:

@@ -23,7 +23,7 @@ from noisette.plan import plan
 from noisette.recipe import Recipe
 from noisette.record import read_recipe
 from noisette.steadiness import first_frame_error
-from noisette.video import make
+from noisette.video import coloured_as, make
 from tests import tiny
 
 SIDE = 32
@@ -193,6 +193,16 @@ def test_without_motion_modules_a_still_is_moved_by_its_rule(name: str, tmp_path
     blue = frames[-1].astype(int)[..., 2] - frames[-1].astype(int)[..., 0]
     assert (blue > 100).sum() > 1000
     assert result.facts["moved"] == name
+
+
+def test_redrawn_frames_keep_the_colours_of_what_they_redraw() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(1, 4, 3, 8, 8)).astype(np.float32)
+    known = 3 * rng.normal(size=(1, 4, 3, 8, 8)).astype(np.float32) + 1
+    made = coloured_as(drawn, known)
+    np.testing.assert_allclose(made.mean((3, 4)), known.mean((3, 4)), atol=1e-5)
+    np.testing.assert_allclose(made.std((3, 4)), known.std((3, 4)), atol=1e-5)
+    assert np.corrcoef(made[0, 0, 0].ravel(), drawn[0, 0, 0].ravel())[0, 1] > 0.999
 
 
 def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
