@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from diffusers import MotionAdapter
 from safetensors.torch import load_file, save_file
 
 from noisette import engines, video
+from noisette.checkpoint import locate
 from noisette.moving import REACH, moved
 from noisette.plan import plan
 from noisette.recipe import MOTIONS, Recipe
@@ -120,6 +122,29 @@ def test_training_leaves_modules_that_the_model_moves_by(folder: Path) -> None:
     frames = list(next(video.make(planned, engines.load(planned))).frames)
     assert len(frames) == 4
     assert not np.array_equal(frames[0], frames[3])
+
+
+def test_clips_go_on_where_they_were_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = locate(str(folder / "model"))
+    motion.prepare(folder, config(), checkpoint)
+    whole = np.load(folder / "motion_latents.npy")
+    for path in folder.glob("motion*"):
+        path.unlink()
+    count = itertools.count()
+
+    def stopped(*arguments: Any) -> Any:
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        return moved(*arguments)
+
+    monkeypatch.setattr(motion, "SAVED_EVERY", 2)
+    monkeypatch.setattr(motion, "moved", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        motion.prepare(folder, config(), checkpoint)
+    assert len(json.loads((folder / "motion.json").read_text(encoding="utf-8"))["captions"]) == 4
+    motion.prepare(folder, config(), checkpoint)
+    assert next(count) == 8  # the last two clips, once more the one that was stopped
+    assert np.array_equal(np.load(folder / "motion_latents.npy"), whole)
 
 
 def test_clips_are_made_once_for_a_model_and_anew_for_another(
