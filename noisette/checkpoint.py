@@ -141,9 +141,10 @@ class Checkpoint:
         return IP_ADAPTER in self.weights or self.image_encoder is not None
 
     @property
-    def has_motion(self) -> bool:
-        """Whether motion modules lie in the folder (AnimateDiff's component `motion_adapter`) or beside it."""
-        return self.folder is not None and (motion_folder(self.folder) / "config.json").is_file()
+    def own_motion(self) -> dict[str, Any]:
+        """The configuration of the model's own motion modules, as AnimateDiff has them; {} without."""
+        config = None if self.folder is None else motion_folder(self.folder) / "config.json"
+        return read_json(config) if config is not None and config.is_file() else {}
 
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":

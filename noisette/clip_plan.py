@@ -112,28 +112,21 @@ def parse_motion(text: str) -> tuple[str, float]:
 def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -> Recipe:
     """Gives each open field of a clip its value: the base's frames and rate, or 16 frames at 8 a second.
 
-    Motion modules: the model's own, or those the catalog names. Raises UserError for a clip that can't do without.
+    Motion modules: the model's own, or those the catalog names; none for walks. noisette-1's own stay away from
+    prompts that change: they move a still.
     """
     exact = recipe.strict_mask or recipe.strict_first_frame
     walks = bool(recipe.walk_to)
     row = MODELS.get(recipe.model)
-    own = MODEL if checkpoint.has_motion else (row.motion_adapter if row else None) or NONE
+    by_rule = "noisette" in checkpoint.own_motion and travels(recipe) and not recipe.motion
+    own = NONE if by_rule else MODEL if checkpoint.own_motion else (row.motion_adapter if row else None) or NONE
     values: dict[str, Any] = {
         "num_frames": base.num_frames if base else NUM_FRAMES,
         "fps": float(base.fps) if base else FPS * recipe.interpolate,
         "codec": "ffv1" if exact else "h264",
         "motion_adapter": NONE if walks else own,
     }
-    recipe = filled(recipe, values)
-    travels = len(parse_travel(recipe.prompt)) > 1
-    if recipe.motion_adapter != NONE or mode == "video2video" or walks or travels:
-        return recipe
-    words, scale = parse_motion(recipe.motion)
-    if words and named(words) is None:
-        raise UserError(f"--motion {words!r} needs motion modules (--motion_adapter); without: {', '.join(MOTIONS)}")
-    if scale != 1.0:
-        raise UserError(f"--motion {recipe.motion} has no strength without motion modules: see --motion_adapter")
-    return replace(recipe, motion=words or STILL)
+    return filled(recipe, values)
 
 
 def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
@@ -155,7 +148,7 @@ def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpo
         raise UserError(
             f"--interpolate {recipe.interpolate}: {recipe.model} makes none between: --interpolate_by blend"
         )
-    if len(parse_travel(recipe.prompt)) > 1:
+    if travels(recipe):
         raise UserError(f"--prompt {recipe.prompt!r} changes on the way: {recipe.model} takes one for the whole clip")
     if parse_motion(recipe.motion)[1] != 1.0:
         raise UserError(f"--motion {recipe.motion}: {recipe.model} takes words, no strength")
@@ -201,11 +194,32 @@ def named(words: str) -> str | None:
     return NAMES.get(" ".join(words.lower().split()))
 
 
-def redrawn(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
-    """Gives a moved picture the strength at which it is redrawn: the modules', or less without; one step at least."""
-    if recipe.base_img is None or recipe.strength is not None or moved_by(recipe, ours(checkpoint)) is None:
+def started(recipe: Recipe, mode: str, checkpoint: Checkpoint) -> Recipe:
+    """Gives a clip that starts from a moved still its motion, and with a base its strength; others stay.
+
+    Without motion modules all do that neither walk nor change their prompt, and all with modules that learned so.
+    Raises UserError for a motion that has no rule.
+    """
+    alone = recipe.motion_adapter == NONE
+    if mode == "video2video" or recipe.walk_to or not (alone or "moved_strength" in ours(checkpoint)):
+        return recipe
+    if not recipe.motion and travels(recipe):
+        return recipe
+    words, scale = parse_motion(recipe.motion)
+    if words and named(words) is None:
+        others = " (--motion_adapter)" if alone else ""
+        raise UserError(f"--motion {words!r} needs other motion modules{others}; by rule: {', '.join(MOTIONS)}")
+    if scale != 1.0 and alone:
+        raise UserError(f"--motion {recipe.motion} has no strength without motion modules: see --motion_adapter")
+    recipe = replace(recipe, motion=recipe.motion if words else f"{STILL}:{scale}" if scale != 1.0 else STILL)
+    if recipe.base_img is None or recipe.strength is not None:
         return recipe
     return replace(recipe, strength=redrawing(recipe, checkpoint))
+
+
+def travels(recipe: Recipe) -> bool:
+    """Whether the prompt changes on the way."""
+    return len(parse_travel(recipe.prompt)) > 1
 
 
 def redrawing(recipe: Recipe, checkpoint: Checkpoint) -> float:

@@ -38,14 +38,17 @@ def place(motion: str, t: float) -> Affine:
     return rules[motion]()
 
 
-def moved(picture: np.ndarray, motion: str, num_frames: int) -> Iterator[np.ndarray]:
+def moved(picture: np.ndarray, motion: str, num_frames: int, loop: bool = False) -> Iterator[np.ndarray]:
     """uint8 [H, W, 3] on a plain ground to its frames; the ground's colour comes in from outside.
 
-    Motions that come back take the clip as a circle (frame F would be frame 0), the others end at its last frame.
+    Motions that come back take the clip as a circle (frame F would be frame 0), the others end at its last frame,
+    or go back as they came in a loop.
     """
     returns = motion in ("bounce", "spin", "shake", "wave")
     for i in range(num_frames):
-        t = i / (num_frames if returns else num_frames - 1)
+        t = i / (num_frames if returns or loop else num_frames - 1)
+        if loop and not returns:
+            t = (1 - math.cos(2 * math.pi * t)) / 2
         yield waved(picture, t) if motion == "wave" else transformed(picture, place(motion, t))
 
 

@@ -429,7 +429,7 @@ def plan(
             recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
             if recipe.motion_adapter != clip_plan.NONE:
                 checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
-            recipe = clip_plan.redrawn(recipe, checkpoint)
+            recipe = clip_plan.started(recipe, mode, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
     if recipe.clip_skip:

@@ -169,20 +169,37 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     clip, recipe = job.clip, job.recipe
     assert clip.moved is not None
     if job.plan.base is None:
-        first = replace(job.prompt, positive=job.prompt.positive[:1])
+        said = clip_plan.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
+        prompt = job.model.encode_prompt(said, recipe.negative_prompts)
         alone = Job(
-            job.model, first, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress
+            job.model, prompt, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress
         )
         latents, _ = generate.sample("text2img", alone)
         still = from_model(job.model.decode(latents)[0])
     else:
         still = from_model(next(job._inputs())[0][0])
-    frames = moving.moved(still, clip.moved, clip.num_frames)
+        latents = job.model.encode_image(to_model(Picture(still)), job.streams[:1])
+    frames = moving.moved(still, clip.moved, clip.num_frames, recipe.loop)
+    next(frames)  # is the still
     encoded = [job.model.encode_image(to_model(Picture(frame)), job.streams[:1]) for frame in frames]
+    encoded.insert(0, latents)
     known = np.stack(encoded, axis=2)
     less = replace(recipe, strength=clip.redrawn)
     latents, _ = generate.sample("img2video", replace(job, recipe=less, known=known, held_every=clip.num_frames))
-    return latents, {"moved": clip.moved, "redrawn": clip.redrawn}
+    redrawn = np.concatenate([known[:, :, :1], coloured_as(latents, known)[:, :, 1:]], axis=2)
+    return redrawn, {"moved": clip.moved, "redrawn": clip.redrawn}
+
+
+def coloured_as(latents: Array, known: Array) -> Array:
+    """Latents [1, C, F, h, w] with the mean and spread that each channel of each frame has in `known`.
+
+    Adaptive instance normalization, as StableSR (Wang et al. 2024) keeps an enlarged picture's colours: a still drawn
+    with guidance is brighter than what the model redraws it to.
+    """
+    (mean, spread), (wanted, wanted_spread) = (
+        (x.mean((3, 4), keepdims=True), x.std((3, 4), keepdims=True)) for x in (latents, known)
+    )
+    return (latents - mean) / np.maximum(spread, np.float32(1e-6)) * wanted_spread + wanted
 
 
 def with_shared(noise: Array, stream: Noise, share: float) -> Array:

@@ -16,13 +16,14 @@ from noisette import clips, codecs, engines
 from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
+from noisette.generate import generate
 from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
 from noisette.plan import plan
 from noisette.recipe import Recipe
 from noisette.record import read_recipe
 from noisette.steadiness import first_frame_error
-from noisette.video import make
+from noisette.video import coloured_as, make
 from tests import tiny
 
 SIDE = 32
@@ -194,6 +195,16 @@ def test_without_motion_modules_a_still_is_moved_by_its_rule(name: str, tmp_path
     assert result.facts["moved"] == name
 
 
+def test_redrawn_frames_keep_the_colours_of_what_they_redraw() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(1, 4, 3, 8, 8)).astype(np.float32)
+    known = 3 * rng.normal(size=(1, 4, 3, 8, 8)).astype(np.float32) + 1
+    made = coloured_as(drawn, known)
+    np.testing.assert_allclose(made.mean((3, 4)), known.mean((3, 4)), atol=1e-5)
+    np.testing.assert_allclose(made.std((3, 4)), known.std((3, 4)), atol=1e-5)
+    assert np.corrcoef(made[0, 0, 0].ravel(), drawn[0, 0, 0].ravel())[0, 1] > 0.999
+
+
 def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,10 +217,13 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     frames, same = (np.stack(list(clips.frames(each))) for each in (path, again))
     assert np.array_equal(frames, same)
     assert not np.array_equal(frames[0], frames[1])
+    still = plan(Recipe(prompt="cat, red", model="model", seed="5", num_inference_steps=2, sampler="euler", img_w=32,
+                        img_h=32))  # fmt: skip
+    assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
 
 
 MISTAKES: dict[str, list[str]] = {
-    "--motion 'dance' needs motion modules (--motion_adapter); without: bounce, spin": ["--motion", "dance"],
+    "--motion 'dance' needs other motion modules (--motion_adapter); by rule: bounce, spin": ["--motion", "dance"],
     "--motion spin:2 has no strength without motion modules": ["--motion", "spin:2"],
     "--fps 0.0 is out of range": ["--prompt", "cat", "--fps", "0"],
     "--num_frames 10001 is out of range": ["--num_frames", "10001"],

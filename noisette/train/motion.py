@@ -8,7 +8,7 @@ What makes it learn within an hour of one core:
 * modules before the middle of the UNet stay zero: nothing is propagated back through its first half;
 * a step shows a few frames of several clips, at their own places in time; whole clips come at the end;
 * noise is shared between the frames of a clip (PYoCo, Ge et al. 2023), as it is when clips are made;
-* clips start from a moved still that is noised part-way (`moved_strength`): only those noise levels are taught.
+* clips start from a moved still that is noised part-way: only noise levels up to `taught_strength` are taught.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def train(folder: Path, config: Config, target: Path) -> None:
         said = np.where(run.rng.random(len(rows)) < settings["empty"], len(latents), rows)
         context = torch.from_numpy(states[said].astype(np.float32))
         timesteps = logit_normal(run.rng, len(rows), settings["timestep_mean"], settings["timestep_deviation"])
-        timesteps = (timesteps * settings["moved_strength"]).long()
+        timesteps = (timesteps * settings["taught_strength"]).long()
         noise = shared_noise(x0.shape, settings["shared_noise"])
         loss = clip_loss(unet, x0, noise, context, timesteps, alphas, sigmas, model.prediction_type)
         run.update(loss, len(rows))

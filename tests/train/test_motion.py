@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from diffusers import MotionAdapter
 from safetensors.torch import load_file, save_file
 
 from noisette import engines, video
+from noisette.checkpoint import locate
 from noisette.moving import REACH, moved
 from noisette.plan import plan
 from noisette.recipe import MOTIONS, Recipe
@@ -59,6 +61,12 @@ def test_slides_go_where_they_say(name: str, direction: tuple[int, int]) -> None
     assert np.allclose((x1 - x0, y1 - y0), np.array(direction) * REACH * 64, atol=1)
 
 
+def test_a_loop_goes_back_as_it_came() -> None:
+    there = np.stack(list(moved(square(), "slide right", 8, loop=True)))
+    assert np.array_equal(there[1:4], there[:4:-1])
+    assert middle(there[4])[0] == pytest.approx(31.5 + REACH * 64, abs=1)
+
+
 def test_zooms_bounces_and_spins() -> None:
     dark = {name: (clip_of(square(), name, 9) < 128).all(-1).sum((1, 2)) for name in ("zoom in", "zoom out")}
     assert (np.diff(dark["zoom in"]) > 0).all()
@@ -99,12 +107,44 @@ def test_training_leaves_modules_that_the_model_moves_by(folder: Path) -> None:
     assert all(np.isfinite(line["loss"]) for line in lines)
     adapter = MotionAdapter.from_pretrained(folder / "model-motion")
     assert max(p.abs().max().item() for n, p in adapter.named_parameters() if ".proj_out." in n) > 0
-    asked = {"prompt": "a box, sliding left", "model": str(folder / "model"), "num_frames": 4, "img_w": 64}
+    asked = {
+        "prompt": "a box",
+        "motion": "sliding left",
+        "model": str(folder / "model"),
+        "num_frames": 4,
+        "img_w": 64,
+    }
     planned = plan(Recipe(**asked, img_h=64, seed="1", num_inference_steps=2))
     assert planned.recipe.motion_adapter == "model"
+    assert planned.clip is not None
+    assert (planned.clip.moved, planned.clip.redrawn, planned.clip.tied) == ("slide left", 0.5, True)
+    assert [prompt for _, prompt in planned.clip.prompts] == ["a box, sliding left"]
     frames = list(next(video.make(planned, engines.load(planned))).frames)
     assert len(frames) == 4
     assert not np.array_equal(frames[0], frames[3])
+
+
+def test_clips_go_on_where_they_were_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = locate(str(folder / "model"))
+    motion.prepare(folder, config(), checkpoint)
+    whole = np.load(folder / "motion_latents.npy")
+    for path in folder.glob("motion*"):
+        path.unlink()
+    count = itertools.count()
+
+    def stopped(*arguments: Any) -> Any:
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        return moved(*arguments)
+
+    monkeypatch.setattr(motion, "SAVED_EVERY", 2)
+    monkeypatch.setattr(motion, "moved", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        motion.prepare(folder, config(), checkpoint)
+    assert len(json.loads((folder / "motion.json").read_text(encoding="utf-8"))["captions"]) == 4
+    motion.prepare(folder, config(), checkpoint)
+    assert next(count) == 8  # the last two clips, once more the one that was stopped
+    assert np.array_equal(np.load(folder / "motion_latents.npy"), whole)
 
 
 def test_clips_are_made_once_for_a_model_and_anew_for_another(
