@@ -10,7 +10,7 @@ paraphrases.toml  what is asked in other words, and things.toml: in colours, on 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,15 @@ SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpm
 
 
 def evaluate(
-    model: Path, folder: Path, package: Path, settings: dict[str, Any], only: Sequence[str] = ()
+    model: Path, folder: Path, package: Path, settings: dict[str, Any], only: Sequence[str] = (), every: int = 1
 ) -> dict[str, Any]:
     """Judges the exported model against the data in `folder`; prints each of the MEASURES, or those in `only`, and
     writes evaluation.json.
 
-    `package` holds the classifier. Pictures are kept below `folder`/evaluation and not drawn again while the
-    model stays the same, so what was stopped goes on.
+    `package` holds the classifier. Of each measure's cases only each `every`-th is drawn. Pictures are kept below
+    `folder`/evaluation and not drawn again while the model stays the same, so what was stopped goes on.
     """
-    case = Case(model, folder, package, settings)
+    case = Case(model, folder, package, settings, every)
     found: dict[str, Any] = {}
     for name in only or MEASURES:
         for what, value in getattr(case, name)():
@@ -77,11 +77,10 @@ def on_white(cut_out: np.ndarray) -> np.ndarray:
 class Case:
     """What is known of the data, and who draws and who looks."""
 
-    def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any], every: int = 1) -> None:
+        self.settings, self.every = settings, every
         self.entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
         self.cut_outs = np.load(folder / "pictures.npy", mmap_mode="r")
-        self.settings = settings
         numbered = [(i, entry) for i, entry in enumerate(self.entries) if entry["group"] in settings["groups"]]
         taught = [i for i, entry in numbered if not entry["held_out"]]
         self.held_out = [i for i, entry in numbered if entry["held_out"]]
@@ -95,11 +94,16 @@ class Case:
         """The labels of the nearest training pictures: str [N, count]."""
         return self.known_labels[measures.ranked(features_of(self.judge, pictures), self.known_features)[:, :count]]
 
+    def asked(self, cases: Iterable[Any]) -> list[tuple[int, Any]]:
+        """Seeds and cases: each case keeps its seed when only some are drawn."""
+        return list(enumerate(cases))[:: self.every]
+
     def labels(self) -> Iterator[tuple[str, Any]]:
         """Training labels, one seed each: is the nearest training picture that label's? Is it the same picture?"""
         chosen = np.random.default_rng(0).permutation(len(self.known))[:LABELS]
-        wanted = self.known_labels[chosen]
-        drawn = [self.artist.draw(label, seed) for seed, label in enumerate(wanted)]
+        asked = self.asked(self.known_labels[chosen])
+        wanted = np.array([label for _, label in asked])
+        drawn = [self.artist.draw(str(label), seed) for seed, label in asked]
         near = self.nearest_labels(drawn)
         yield "labels: nearest", share(near[:, 0] == wanted)
         yield "labels: among the nearest 5", share((near == wanted[:, None]).any(1))
@@ -107,35 +111,34 @@ class Case:
 
     def paraphrases(self) -> Iterator[tuple[str, Any]]:
         """Texts that stand in no caption."""
-        asked = tomllib.loads((HERE / "paraphrases.toml").read_text(encoding="utf-8"))
-        near = self.nearest_labels([self.artist.draw(text, seed) for seed, text in enumerate(asked)])
-        yield (
-            "paraphrases: among the nearest 5",
-            share([bool(set(row) & set(labels)) for row, labels in zip(near, asked.values(), strict=True)]),
-        )
+        asked = self.asked(tomllib.loads((HERE / "paraphrases.toml").read_text(encoding="utf-8")).items())
+        near = self.nearest_labels([self.artist.draw(text, seed) for seed, (text, _) in asked])
+        right = [bool(set(row) & set(labels)) for row, (_, (_, labels)) in zip(near, asked, strict=True)]
+        yield "paraphrases: among the nearest 5", share(right)
 
     def colours(self) -> Iterator[tuple[str, Any]]:
         """ "a red car": is red the hue that dominates?"""
         things = read_things()["colour"]
-        asked = [(colour, thing) for thing in things for colour in COLOURS]
-        drawn = [self.artist.draw(f"{a(colour)} {colour} {thing}", i) for i, (colour, thing) in enumerate(asked)]
-        right = [measures.hue_name(p) == colour for p, (colour, _) in zip(drawn, asked, strict=True)]
+        asked = self.asked((colour, thing) for thing in things for colour in COLOURS)
+        drawn = [self.artist.draw(f"{a(colour)} {colour} {thing}", seed) for seed, (colour, thing) in asked]
+        right = [measures.hue_name(p) == colour for p, (_, (colour, _)) in zip(drawn, asked, strict=True)]
         yield "colour words", share(right)
 
     def grounds(self) -> Iterator[tuple[str, Any]]:
         """ "on a blue background", and white where nothing is said."""
-        asked = [(g, t) for t in read_things()["ground"] for g in measures.GROUNDS if g != "white"]
-        texts = [f"{a(thing)} {thing} on {a(ground)} {ground} background" for ground, thing in asked]
-        drawn = [self.artist.draw(text, i) for i, text in enumerate(texts)]
-        right = [measures.ground_name(p) == ground for p, (ground, _) in zip(drawn, asked, strict=True)]
+        things = read_things()["ground"]
+        asked = self.asked((ground, thing) for thing in things for ground in measures.GROUNDS if ground != "white")
+        texts = [f"{a(thing)} {thing} on {a(ground)} {ground} background" for _, (ground, thing) in asked]
+        drawn = [self.artist.draw(text, seed) for text, (seed, _) in zip(texts, asked, strict=True)]
+        right = [measures.ground_name(p) == ground for p, (_, (ground, _)) in zip(drawn, asked, strict=True)]
         yield "backgrounds", share(right)
-        plain = [self.artist.draw(f"{a(thing)} {thing}", i) for i, thing in enumerate(read_things()["ground"])]
+        plain = [self.artist.draw(f"{a(thing)} {thing}", i) for i, thing in enumerate(things)]
         yield "white where nothing is said", share([measures.ground_name(picture) == "white" for picture in plain])
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """Two things: is each among the nearest 5 of some cut-out?"""
         both = []
-        for seed, (text, *words) in enumerate(read_things()["pairs"]):
+        for seed, (text, *words) in self.asked(read_things()["pairs"]):
             near = self.nearest_labels(measures.things(self.artist.draw(text, seed)))
             both.append(all(any(w in label for w in word.split("|") for label in near.ravel()) for word in words))
         yield "two things", share(both)
@@ -143,7 +146,7 @@ class Case:
     def sizes(self) -> Iterator[tuple[str, Any]]:
         """As many separate things at each of SIZES as at the native size, the same seed: the share of SIZED texts."""
         known = sorted(set(self.known_labels) & set(self.settings["common"]))
-        asked = list(enumerate(np.random.default_rng(2).permutation(known)[:SIZED].tolist()))
+        asked = self.asked(np.random.default_rng(2).permutation(known)[:SIZED].tolist())
         area = self.settings["side"] ** 2
         native = [measures.count_things(self.artist.draw(text, seed), area) for seed, text in asked]
         for width, height in SIZES:
@@ -153,12 +156,12 @@ class Case:
 
     def seams(self) -> Iterator[tuple[str, Any]]:
         """The colour step along the edge of a repainted quarter, over the untouched picture's along the same line."""
-        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS)
+        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS // self.every)
         yield from repainted(self.artist, truths).items()
 
     def inpainting(self) -> Iterator[tuple[str, Any]]:
         """A masked quarter of pictures of held-out concepts: the error, beside Telea's and the mean colour's."""
-        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS)
+        truths = compositions(self.entries, self.cut_outs, self.held_out, COMPOSITIONS // self.every)
         for name, value in inpaintings(self.artist, truths).items():
             yield f"inpainting, rms error: {name}", value
 

@@ -49,7 +49,10 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("--to", type=Path, default=TARGET, metavar="DIR", help="the exported model's folder")
     parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
     parser.add_argument("--only", default="", metavar="NAMES", help="of evaluate: some of its measures, with commas")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of evaluate: each N-th case of a measure")
     values = parser.parse(argv)
+    if values.every < 1:
+        raise UserError(f"--every {values.every} is out of range: 1 or more")
     if values.step not in (*STEPS, "all"):
         near = nearest(values.step, STEPS)
         raise UserError(f"the step {values.step!r} is unknown{near}; there are: {', '.join(STEPS)}, all")
@@ -96,7 +99,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             only = tuple(filter(None, values.only.split(",")))
             for name in only:
                 check_choice("only", name, judge.MEASURES)
-            judge.evaluate(values.to, folder, package, config["data"], only)
+            judge.evaluate(values.to, folder, package, config["data"], only, values.every)
         else:
             side = config["data"]["side"]
             sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
