@@ -51,7 +51,7 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
         side = draw(st.sampled_from(["left", "top", "right", "bottom"]))
         fields["outpaint"] = f"{side}={draw(st.integers(1, 60))}"
     elif reach == "variation":
-        fields |= {"variation": True, "strength": draw(st.sampled_from([0.0, 0.5, 1.0]))}
+        fields |= {"variation": True, "strength": draw(st.sampled_from([0.0, 0.5, 1.0])), "image_prompt": 0.0}
     elif reach == "fit":
         fields["fit"] = draw(st.sampled_from(["crop", "pad", "stretch"]))
         fields |= {"img_w": draw(st.integers(1, 30)) * 8, "img_h": draw(st.integers(1, 30)) * 8}
