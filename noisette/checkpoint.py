@@ -48,7 +48,7 @@ class Checkpoint:
     """A model on this disk, or known by its small files with the weights to be fetched.
 
     `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json;
-    "pipeline": model_index.json, of models of whole clips).
+    "pipeline": model_index.json, where there is one).
     `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
     `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
     `kind`: "sd", "sd-inpaint" (a UNet that also takes a mask and masked-image latents), "wan" or "ltx-video".
@@ -121,6 +121,11 @@ class Checkpoint:
             return "may"
         beside = self.configs["transformer"]["in_channels"] > self.configs["vae"]["z_dim"]
         return "must" if beside else "never"
+
+    @property
+    def squares_only(self) -> bool:
+        """Whether the model was taught squares alone (`_squares_only` in its model_index.json)."""
+        return bool(self.configs.get("pipeline", {}).get("_squares_only", False))
 
     @property
     def folder(self) -> Path | None:
@@ -225,7 +230,7 @@ def from_folder(
             raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
     configs = {network: read_json(folder / network / "config.json") for network in NETWORKS}
     configs["scheduler"] = read_json(folder / "scheduler" / "scheduler_config.json")
-    configs["tokenizer"] = {}
+    configs |= {"tokenizer": {}, "pipeline": pipeline}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (path := folder / "tokenizer" / name).is_file():
             configs["tokenizer"] |= read_json(path)

@@ -58,6 +58,10 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     """The pixels [3, H, W] of each window's canvas to the picture that is written, and what is to be said of it."""
     upscaler = plan.recipe.upscaler
     said = enlarging(upscaler) if plan.mode == "upscale" or any(w.size.hires for w in plan.windows) else {}
+    if plan.base is None and plan.size.continued:
+        side = min(plan.size.width, plan.size.height)
+        square = enlarge(pixels.from_model(images[0]), side, side, upscaler, "stretch")
+        return Picture(pixels.continue_ground(square, plan.size.width, plan.size.height)), said
     if plan.base is None:
         return Picture(off_canvas(images[0], plan.size, "crop", upscaler)), said
     if plan.mode == "upscale":

@@ -23,6 +23,10 @@ Region = tuple[float, float, float, float]
 Array = TypeVar("Array", bound=NDArray[np.generic])
 
 
+GROUND_FADE = 0.06  # of a square's side
+GROUND_REACH = 40  # of 255: what is as near to the ground's colour is ground
+
+
 def resize(data: Pixels, width: int, height: int) -> Pixels:
     """uint8 [H, W, C] or uint16 [H, W, 1] at another size, by Lanczos; the same size gives the same bytes."""
     if (data.shape[1], data.shape[0]) == (width, height):
@@ -77,6 +81,29 @@ def pad_to(data: Array, width: int, height: int) -> Array:
     """[H, W, ...] grown to width x height at the right and bottom by reflection; `data[:H, :W]` undoes it."""
     grow = [(0, height - data.shape[0]), (0, width - data.shape[1])] + [(0, 0)] * (data.ndim - 2)
     return np.pad(data, grow, mode="reflect")  # type: ignore[return-value]
+
+
+def continue_ground(square: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A picture uint8 [S, S, 3] in the middle of width x height, S the smaller: beyond each of the two ends the
+    median colour of that end's ground, into which its outermost pixels fade. Ground is what is near the median
+    colour of the border.
+    """
+    if width > height:
+        return continue_ground(square.swapaxes(0, 1), height, width).swapaxes(0, 1)
+    side, fade = len(square), max(1, round(len(square) * GROUND_FADE))
+    whole = np.zeros((height, width, 3), np.float32)
+    top = (height - side) // 2
+    edge = np.median(np.concatenate([square[0], square[-1], square[:, 0], square[:, -1]]), axis=0)
+    whole[top : top + side] = square
+    for part, row in ((whole[: top + fade], top), (whole[: top + side - fade - 1 : -1], height - top - side)):
+        plain = np.abs(part[row:] - edge).max(axis=-1) < GROUND_REACH  # things that end here keep their edge
+        ground = np.median(part[row : row + fade][plain[:fade]], axis=0) if plain[:fade].any() else edge
+        part[:row] = ground
+        near = part[row:]
+        weight = np.arange(1, len(near) + 1, dtype=np.float32)[:, None] / (fade + 1)
+        weight = np.where(plain, weight, 1)[..., None]
+        part[row:] = weight * near + (1 - weight) * ground
+    return rounded(whole)
 
 
 def shown(picture: Picture) -> NDArray[np.float32]:

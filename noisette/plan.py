@@ -21,7 +21,7 @@ from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.optimized import check_optimized
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, Window, padded, size_for, written_size
+from noisette.sizes import Size, Window, padded, size_for, square_for, written_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -456,6 +456,8 @@ def plan(
         size = padded(width, height, grid)
     else:
         size = size_for(width, height, checkpoint.native_side, grid, max_aspect)
+    if mode == "text2img" and width != height and checkpoint.squares_only:
+        size = square_for(width, height, checkpoint.native_side)
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None

@@ -14,13 +14,17 @@ DEFAULT_SIDE = 512
 
 @dataclass(frozen=True)
 class Size:
-    """What is written, and what the model composes on the way (pixels; canvas a multiple of the model's grid)."""
+    """What is written, and what the model composes on the way (pixels; canvas a multiple of the model's grid).
+
+    `continued`: the canvas is a square in the middle, whose ground goes on around it.
+    """
 
     width: int
     height: int
     canvas_width: int
     canvas_height: int
     hires: bool
+    continued: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
     if min(width, height) > native_side or (max_aspect is not None and aspect > max_aspect):
         return native_area(width, height, native_side, grid)
     return padded(width, height, grid)
+
+
+def square_for(width: int, height: int, native_side: int) -> Size:
+    """width x height by a model that knows squares only: one of its native side, whose ground goes on."""
+    return Size(width, height, native_side, native_side, hires=True, continued=True)
 
 
 def padded(width: int, height: int, grid: int) -> Size:

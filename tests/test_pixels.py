@@ -14,6 +14,7 @@ from noisette.pixels import (
     Picture,
     blend,
     composite,
+    continue_ground,
     fit,
     fit_mask,
     from_model,
@@ -162,3 +163,17 @@ def test_a_mask_is_fitted_as_its_base_is() -> None:
     values[:, 8:] = 255
     assert fit_mask(Mask(values), 8, 8, "crop").repaint[:, 5:].all()
     assert not fit_mask(Mask(values), 8, 8, "crop").repaint[:, :3].any()
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 100), (130, 60)])
+def test_a_square_is_continued_by_its_own_ground(width: int, height: int) -> None:
+    square = np.full((60, 60, 3), (250, 252, 255), np.uint8)
+    square[20:, 10:50] = (200, 30, 30)  # ends at the lower border, and stays sharp there
+    grown = continue_ground(square, width, height)
+    assert grown.shape == (height, width, 3)
+    top, left = (height - 60) // 2, (width - 60) // 2
+    red = (grown == (200, 30, 30)).all(axis=-1)
+    assert red.sum() == 40 * 40
+    assert red[top + 20 : top + 60, left + 10 : left + 50].all()
+    assert (grown[0, 0] == grown[-1, -1]).all()
+    assert np.abs(grown[0, 0].astype(int) - (250, 252, 255)).max() <= 1

@@ -178,3 +178,10 @@ def test_lenient_turns_an_idle_argument_into_a_note(tmp_path: Path) -> None:
     recipe = Recipe(prompt="a cat", negative_prompts="blur", guidance_scale=1.0)
     notes = plan(recipe, out=tmp_path, lenient=True, download=False).notes
     assert any("--negative_prompts has no effect" in note for note in notes)
+
+
+def test_a_model_of_squares_composes_one_and_its_ground_goes_on(tmp_path: Path) -> None:
+    tall = plan(Recipe(prompt="alien", img_w=512, img_h=768, seed="1"), tmp_path).size
+    assert (tall.width, tall.height, tall.canvas_width, tall.canvas_height) == (512, 768, 256, 256)
+    assert tall.continued
+    assert not plan(Recipe(prompt="alien", img_w=512, img_h=512, seed="1"), tmp_path).size.continued

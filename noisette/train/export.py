@@ -73,6 +73,7 @@ def export(folder: Path, config: Config, target: Path) -> None:
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.0",
+    "_squares_only": True,  # too few tall and wide pictures were seen to draw on
     "feature_extractor": [None, None],
     "image_encoder": [None, None],
     "requires_safety_checker": False,
