@@ -127,7 +127,7 @@ def test_a_clip_plays_in_a_browser(swept: Path, tmp_path: Path) -> None:
         page.wait_for_function("document.querySelector('#large img')?.naturalWidth === 256")
         page.screenshot(path=tmp_path / "clip.png")
         page.locator("#close").click()
-        assert page.locator("#large > *").count() == 0
+        page.wait_for_function("document.querySelectorAll('#large > *').length === 0")
         chromium.close()
 
 
@@ -189,5 +189,6 @@ def test_two_of_a_seed_stand_in_one_batch(tmp_path: Path) -> None:
     flags = [word for word in WALK if word not in ("--steps", "1")]
     assert main(["sweep", *flags, "--batch_size", "2", "--out", str(tmp_path / "two"), "--sweep", *axes]) == 0
     assert main(["sweep", *flags, "--out", str(tmp_path / "one"), "--sweep", *axes]) == 0
-    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    one, two = ({at: made for at, (made, _) in hashes(tmp_path / name).items()} for name in ("one", "two"))
+    assert one == two  # the frames that were made: a lossy encoder's bits may vary with its threads
     assert len(read_entries(tmp_path / "two")[0]) == len(resolve(cells(read_sweep(axes, [], fields)))[0]) == 2
