@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -272,80 +272,6 @@ def motion_folder(model: Path) -> Path:
     """Where a model's own motion modules are: MODEL/motion_adapter as diffusers saves them, else MODEL-motion."""
     inside = model / MOTION
     return inside if inside.is_dir() else model.with_name(f"{model.name}-motion")
-
-
-def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
-    """The checkpoint whose text encoder ends so many layers earlier, its last norm kept, as diffusers' `clip_skip`.
-
-    Raises UserError for another encoder than CLIP's, or when no layer is left.
-    """
-    encoder = checkpoint.configs["text_encoder"]
-    if encoder["model_type"] != "clip_text_model":
-        raise UserError(f"--clip_skip {layers} is for CLIP text encoders: {checkpoint.model} has another")
-    left = encoder["num_hidden_layers"] - layers
-    if left < 1:
-        most = encoder["num_hidden_layers"] - 1
-        raise UserError(f"--clip_skip {layers} leaves no layer of {checkpoint.model}'s text encoder: at most {most}")
-    return replace(checkpoint, configs=checkpoint.configs | {"text_encoder": encoder | {"num_hidden_layers": left}})
-
-
-def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint with an IP-Adapter (Ye et al. 2023) and the CLIP vision model that it looks through.
-
-    `where`: FILE.safetensors with the folder image_encoder/ beside it, a hub id whose models/ hold both for
-    Stable Diffusion 1.5, or such an id with a file's name behind it. Raises UserError.
-    """
-    file = Path(where).expanduser()
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+\.safetensors))?", where)
-    if not file.exists() and match:
-        from noisette.hub import download
-
-        name = match[2] or "models/ip-adapter_sd15.safetensors"
-        beside = Path(name).parent.as_posix()
-        names = [f"{beside}/image_encoder/{part}" for part in ("config.json", "model.safetensors")]
-        file = download(match[1], [name, *names]) / name
-    folder = file.parent / IMAGE_ENCODER
-    if not file.is_file():
-        raise UserError(f"--ip_adapter {where}: no such file, nor a hub id (owner/name)")
-    if file.suffix != ".safetensors":
-        raise UserError(f"--ip_adapter {where} is no .safetensors file: others can run code on loading")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--ip_adapter {where}: {folder} with CLIP's vision model is missing beside it")
-    if not any(name.startswith("ip_adapter.") for name in read_headers((file,))):
-        raise UserError(f"--ip_adapter {where} holds no tensors named ip_adapter.…: it is something else")
-    parts = [f"{IMAGE_ENCODER}/{path.name}" for path in folder.iterdir()]
-    files = tuple(folder / Path(name).name for name in weight_names(where, IMAGE_ENCODER, parts))
-    read_headers(files)
-    configs = checkpoint.configs | {IMAGE_ENCODER: read_json(folder / "config.json")}
-    weights = checkpoint.weights | {IP_ADAPTER: (file,), IMAGE_ENCODER: files}
-    return replace(checkpoint, configs=configs, weights=weights)
-
-
-def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
-    """The checkpoint with motion modules beside its UNet: "model" for its own, a folder, a hub id.
-
-    Raises UserError: not there, damaged, or made for a UNet of other widths.
-    """
-    own = where == "model" and checkpoint.folder is not None
-    folder = motion_folder(checkpoint.folder) if own and checkpoint.folder else Path(where).expanduser()
-    missing: tuple[str, ...] = ()
-    if not folder.exists() and HUB_ID.fullmatch(where):
-        from noisette.hub import download
-
-        folder = download(where, ["config.json"])
-        missing = () if (folder / WEIGHTS).is_file() else (f"{where}/{WEIGHTS}",)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--motion_adapter {where}: no folder with config.json, as diffusers' MotionAdapter has it")
-    config = read_json(folder / "config.json")
-    widths, wanted = config.get("block_out_channels"), checkpoint.configs["unet"]["block_out_channels"]
-    if list(widths or []) != list(wanted):
-        raise UserError(f"--motion_adapter {where} is made for a UNet of widths {widths}, this one has {wanted}")
-    names = [f"{MOTION}/{path.name}" for path in folder.iterdir()] if not missing else [f"{MOTION}/{WEIGHTS}"]
-    files = tuple(folder / Path(name).name for name in weight_names(where, MOTION, names))
-    if not missing:
-        read_headers(files)
-    configs, weights = checkpoint.configs | {MOTION: config}, checkpoint.weights | {MOTION: files}
-    return replace(checkpoint, configs=configs, weights=weights, downloads=(*checkpoint.downloads, *missing))
 
 
 def from_file(model: str, path: Path, prediction_type: str | None = None) -> Checkpoint:

@@ -6,20 +6,26 @@ and the mask, and says which files would be written. Nothing heavy is imported; 
 
 from __future__ import annotations
 
-import math
-import re
 import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette import adapters, clip_plan
 from noisette import checkpoint as checkpoints
-from noisette import clip_plan
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
+from noisette.checks import (
+    PARTWAY,
+    check_precision,
+    check_step_cache,
+    check_together,
+    choose_engine,
+    loras_of,
+    without_effect,
+)
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.optimized import check_optimized
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, padded, size_for, square_for, written_size
 
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
-PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
 SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
 FILES = (".safetensors", *checkpoints.PICKLES)
@@ -224,131 +229,6 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
     return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
 
 
-def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkpoint) -> None:
-    """What fields mean beside each other. Raises UserError."""
-    steps, strength = recipe.num_inference_steps, recipe.strength
-    assert steps is not None
-    assert recipe.guidance_scale is not None
-    if recipe.crop is not None:
-        from noisette.windows import check_crop
-
-        check_crop(recipe.crop)
-    if mode in PARTWAY and strength is not None and int(steps * strength) < 1:
-        raise UserError(
-            f"--strength {strength} of --num_inference_steps {steps} is less than one step:"
-            f" --strength {math.ceil(100 / steps) / 100} is the least"
-        )
-    if recipe.refine and int(steps * recipe.refine) < 1:
-        raise UserError(
-            f"--refine {recipe.refine} of --num_inference_steps {steps} is less than one step:"
-            f" --refine {math.ceil(100 / steps) / 100} is the least, 0 is off"
-        )
-    if recipe.refine and checkpoint.kind == "sd-inpaint":
-        raise UserError(f"--refine {recipe.refine} does not suit {recipe.model}, which only fills masks")
-    if recipe.sampler not in family.samplers:
-        raise UserError(f"--sampler {recipe.sampler} does not suit {family.name}: {', '.join(family.samplers)} do")
-    if recipe.schedule not in family.schedules:
-        raise UserError(f"--schedule {recipe.schedule} does not suit {family.name}: {', '.join(family.schedules)} do")
-    if mode == "variation" and recipe.sampler != "euler_ancestral":
-        raise UserError(f"--sampler {recipe.sampler} draws no noise a variation could vary: euler_ancestral does")
-    if recipe.image_prompt and not checkpoint.sees:
-        raise UserError(
-            f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not: name one by"
-            " --ip_adapter, for Stable Diffusion 1.5 h94/IP-Adapter"
-        )
-    if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
-        raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
-    if recipe.guidance_start > recipe.guidance_end:
-        raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
-
-
-def without_effect(recipe: Recipe) -> list[str]:
-    """Arguments that the run would ignore, a line each."""
-    assert recipe.guidance_scale is not None
-    found = []
-    if recipe.motion and recipe.motion_adapter == clip_plan.NONE and clip_plan.moved_by(recipe, {}) is None:
-        found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
-    if recipe.interpolate == 1 and recipe.interpolate_by != FIELDS["interpolate_by"].default:
-        found.append(f"--interpolate_by {recipe.interpolate_by} has no effect without --interpolate 2 or 4")
-    if recipe.guidance_scale <= 1:
-        if recipe.negative_prompts:
-            found.append(
-                f"--negative_prompts has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
-            )
-        if recipe.guidance_rescale:
-            found.append(
-                f"--guidance_rescale has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
-            )
-    return found
-
-
-def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
-    """The engine and why. Raises UserError when the asked one can't run this or is not installed."""
-    from noisette.engines import INSTALL, installed
-
-    if recipe.engine != "auto":
-        if recipe.engine not in family.engines:
-            raise UserError(f"--engine {recipe.engine} does not run {family.name}: {', '.join(family.engines)} does")
-        if recipe.engine == "openvino" and recipe.device not in ("auto", "cpu"):
-            raise UserError(f"--device {recipe.device} needs --engine torch: openvino runs on the CPU")
-        engine, why = recipe.engine, "asked for"
-    elif recipe.ip_adapter:
-        engine, why = "torch", "for --ip_adapter"
-    elif recipe.device in ("cuda", "mps"):
-        engine, why = "torch", f"for --device {recipe.device}"
-    else:
-        here = [name for name in family.engines if installed(name)]
-        engine = here[0] if here else family.engines[0]
-        why = (
-            f"the fastest one here on a CPU for {family.name}"
-            if engine == "openvino"
-            else f"what is installed for {family.name}"
-        )
-    if recipe.ip_adapter and engine != "torch":
-        raise UserError(f"--ip_adapter {recipe.ip_adapter} runs on --engine torch, not on {engine}")
-    if not installed(engine):
-        raise UserError(f"--engine {engine} is not installed: pip3 install -r {INSTALL[engine]}")
-    return engine, why
-
-
-def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
-    """Kept features need the openvino engine and steps that follow each other. Raises UserError."""
-    if recipe.step_cache > 1 and engine != "openvino":
-        raise UserError(f"--step_cache {recipe.step_cache} runs on --engine openvino, not on {engine}")
-    if recipe.step_cache > 1 and mode == "variation":
-        raise UserError(f"--step_cache {recipe.step_cache} does not go with --variation, whose path is no smooth one")
-    for name in ("refine", "checkpoint_every"):  # the features of one tile are not another's, nor are they saved
-        if recipe.step_cache > 1 and getattr(recipe, name):
-            raise UserError(f"--step_cache {recipe.step_cache} does not go with --{name} {getattr(recipe, name)}")
-    if recipe.step_cache > 1 and recipe.moving:
-        raise UserError(f"--step_cache {recipe.step_cache} does not go with clips: it is for pictures")
-
-
-def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
-    """int8 needs the openvino engine, networks made by `noisette optimize`, and no LoRA. Raises UserError."""
-    if recipe.precision != "int8":
-        return
-    if engine != "openvino":
-        raise UserError(f"--precision int8 runs on --engine openvino, not on {engine}: float32, float16, bfloat16 do")
-    if recipe.lora:
-        raise UserError(f"--lora {recipe.lora} can't be merged into int8 networks: take another --precision")
-    check_optimized(checkpoint, recipe.model)
-
-
-def loras_of(recipe: Recipe, engine: str) -> tuple[tuple[Path, float], ...]:
-    """The LoRA files of --lora with their scales. Raises UserError for one that is missing or has a strange scale."""
-    if recipe.lora and engine != "openvino":
-        raise UserError(f"--lora is merged by --engine openvino, not by {engine}")
-    from noisette.reading import resolve
-
-    found = []
-    for part in filter(None, recipe.lora.split(",")):
-        file, colon, scale = part.rpartition(":")
-        numeric = colon and re.fullmatch(r"-?\d+(\.\d*)?", scale)
-        found.append((resolve(file if numeric else part), float(scale) if numeric else 1.0))
-    return tuple(found)
-
-
 def read(recipe: Recipe, clip: Clip | None) -> Inputs:
     """The base and the mask, if any, as their files have them, and what is worth a note. Raises UserError."""
     if recipe.base_img is None and clip is None:
@@ -428,14 +308,14 @@ def plan(
         else:
             recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
             if recipe.motion_adapter != clip_plan.NONE:
-                checkpoint = checkpoints.with_motion(checkpoint, recipe.motion_adapter)
+                checkpoint = adapters.with_motion(checkpoint, recipe.motion_adapter)
             recipe = clip_plan.started(recipe, mode, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
     if recipe.clip_skip:
-        checkpoint = checkpoints.with_clip_skip(checkpoint, recipe.clip_skip)
+        checkpoint = adapters.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
-        checkpoint = checkpoints.with_ip_adapter(checkpoint, recipe.ip_adapter)
+        checkpoint = adapters.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
     idle = without_effect(recipe)

@@ -1,4 +1,4 @@
-"""CLIP skip: the text encoder ends earlier, on both engines as diffusers' `clip_skip` counts, for both prompts."""
+"""CLIP skip: the text encoder ends earlier, on both engines, counted as diffusers' `clip_skip`, for both prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisette.checkpoint import locate, with_clip_skip
+from noisette.adapters import with_clip_skip
+from noisette.checkpoint import locate
 from noisette.engines import openvino, torch_engine
 from noisette.errors import UserError
 from noisette.families import stable_diffusion
@@ -20,7 +21,7 @@ from tests import tiny
 
 @torch.inference_mode()
 def reference(pipe: Any, prompt: str, layers: int) -> np.ndarray:
-    """As StableDiffusionPipeline.encode_prompt has it, whose own code knows transformers 4's names only."""
+    """As StableDiffusionPipeline.encode_prompt has the prompt, whose own code knows transformers 4's names only."""
     ids = pipe.tokenizer(prompt, padding="max_length", max_length=77, return_tensors="pt").input_ids
     states = pipe.text_encoder(ids, output_hidden_states=True).hidden_states[-(layers + 1)]
     return pipe.text_encoder.final_layer_norm(states).numpy()

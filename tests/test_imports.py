@@ -15,7 +15,7 @@ LAYERS = (  # each may import those before it
     {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "moving",
      "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
-    {"pixels", "record", "families", "windows", "blending", "seams", "stamps"},
+    {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
     {"finish"},
     {"generate", "output"},

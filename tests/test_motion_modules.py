@@ -11,7 +11,7 @@ import torch
 from diffusers import AnimateDiffPipeline, AnimateDiffVideoToVideoPipeline, MotionAdapter
 from PIL import Image
 
-from noisette import engines, video
+from noisette import adapters, engines, video
 from noisette.errors import UserError
 from noisette.generate import sample
 from noisette.plan import plan
@@ -188,9 +188,9 @@ def test_an_adapter_from_the_hub_is_planned_by_its_configuration_alone(
 
     monkeypatch.setattr(hub, "download", download)
     plain = checkpoint.locate(str(folder / "sd1"))
-    found = checkpoint.with_motion(plain, "someone/motion")
+    found = adapters.with_motion(plain, "someone/motion")
     assert asked == [("someone/motion", ["config.json"])]
     assert found.downloads == ("someone/motion/diffusion_pytorch_model.safetensors",)
     checkpoint.fetch(found)
     assert asked[1:] == [("someone/motion", ["diffusion_pytorch_model.safetensors"])]
-    assert checkpoint.with_motion(plain, "someone/motion").downloads == ()
+    assert adapters.with_motion(plain, "someone/motion").downloads == ()
