@@ -17,6 +17,8 @@ from torch import nn
 
 from noisette.errors import UserError
 
+AVERAGED = 4  # steps from one look at the weights, for their average, to the next
+
 
 class Run:
     """A network in training with its optimizer, the average of its weights, its place in the data, its log.
@@ -112,8 +114,10 @@ class Run:
         self.optimizer.step()
         self.losses.append(loss.item())
         self.samples += samples
+        if self.step % AVERAGED:
+            return
         with torch.no_grad():
-            share = 1 - min(self.decay, (self.step + 1) / (self.step + 20))
+            share = 1 - min(self.decay**AVERAGED, (self.step + AVERAGED) / (self.step + 20 * AVERAGED))
             state = self.network.state_dict()
             torch._foreach_lerp_(list(self.averages.values()), [state[key] for key in self.averages], share)
 

@@ -36,7 +36,7 @@ def tiny() -> dict[str, dict[str, Any]]:
         "heads": [2, 2],
         "batch": 4,
     }
-    config["denoiser"] |= {"minutes": 0.02}
+    config["denoiser"] |= {"minutes": 0.02, "compiled": False}
     config["decoder"] |= {"batch": 2, "minutes": 0.01}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
     config["log"] |= {"every": 2}
