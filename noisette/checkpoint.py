@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from noisette import ldm_configs, ldm_keys
+from noisette import ldm_configs, ldm_keys, ldm_tensors
 from noisette.errors import UserError
 from noisette.tensors import Tensor, read_header, read_headers
 
@@ -71,7 +71,7 @@ class Checkpoint:
         """
         stored = read_headers(self.weights[network])
         if self.is_ldm:
-            return ldm_tensors(stored, network, self.configs)
+            return ldm_tensors.of_network(stored, network, self.configs)
         rename = {"vae": ldm_keys.new_vae_name, "text_encoder": self._text_name}.get(network, str)
         return {rename(name): tensor for name, tensor in stored.items()}
 
@@ -282,33 +282,6 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
     configs = ldm_configs.configs(stored, prediction_type)
     weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
     return Checkpoint(model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True)
-
-
-def ldm_tensors(stored: dict[str, Tensor], network: str, configs: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of one network in an original file under their present names."""
-    found: dict[str, Tensor] = {}
-    if network == "unet":
-        layers = configs["unet"]["layers_per_block"]
-        return {ldm_keys.unet_name(n, layers): t for n, t in under(stored, ldm_keys.UNET).items()}
-    if network == "vae":
-        blocks = len(configs["vae"]["block_out_channels"])
-        for name, tensor in under(stored, ldm_keys.VAE).items():
-            new = ldm_keys.vae_name(name, blocks)
-            attention = ".attentions." in new and len(tensor.shape) == 4
-            found[new] = tensor.squeezed() if attention else tensor
-        return found
-    for name, tensor in under(stored, ldm_keys.CLIP).items():
-        found |= dict.fromkeys(ldm_keys.clip_names(name), tensor)
-    for name, tensor in under(stored, ldm_keys.OPEN_CLIP).items():
-        new_names = ldm_keys.open_clip_names(name, configs["text_encoder"]["num_hidden_layers"])
-        fused = len(new_names) == 3
-        found |= {new: tensor.third(i) if fused else tensor for i, new in enumerate(new_names)}
-    return found
-
-
-def under(stored: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, which is cut off."""
-    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
 
 
 def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "e
 LAYERS = (  # each may import those before it
     {"errors", "distances", "steadiness"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
-    {"sizes", "ldm_configs", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "moving",
+    {"sizes", "ldm_configs", "ldm_tensors", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "moving",
      "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
