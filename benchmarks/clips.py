@@ -75,7 +75,7 @@ def speed(side: int, steps: int, rounds: int) -> None:
     context = rng.normal(size=(32, 32, shapes["cross_attention_dim"])).astype(np.float32)
 
     def here() -> None:
-        ours.denoise(sample, 500.0, context, 16)
+        ours.denoise(sample, 500.0, context, num_frames=16)
 
     clip = torch.from_numpy(sample).reshape(2, 16, channels, grid, grid).swapaxes(1, 2)
 

@@ -21,11 +21,15 @@ from noisette.checkpoint import (
     weight_names,
 )
 from noisette.errors import UserError
+from noisette.kinds import TEXT_2
 from noisette.tensors import read_headers
 
 
 def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     """The checkpoint whose text encoder ends so many layers earlier, its last norm kept.
+
+    Stable Diffusion XL takes the states before the last layer of both encoders, not normed, and so many layers
+    earlier; what it pools still comes from the last one.
 
     Counted as diffusers' `clip_skip`, whose pipeline leaves the negative prompt unskipped: here both prompts are
     read alike, as by the tools from which models with a clip skip come. Raises UserError for another encoder than
@@ -34,11 +38,16 @@ def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     encoder = checkpoint.configs["text_encoder"]
     if encoder["model_type"] != "clip_text_model":
         raise UserError(f"--clip_skip {layers} is for CLIP text encoders: this model's is {encoder['model_type']}")
-    left = encoder["num_hidden_layers"] - layers
-    if left < 1:
-        most = encoder["num_hidden_layers"] - 1
+    is_xl = TEXT_2 in checkpoint.configs
+    encoders = {name: checkpoint.configs[name] for name in ("text_encoder", TEXT_2)[: 1 + is_xl]}
+    most = min(config["num_hidden_layers"] for config in encoders.values()) - (2 if is_xl else 1)
+    if layers > most:
         raise UserError(f"--clip_skip {layers} leaves no layer of the text encoder: at most {most}")
-    return replace(checkpoint, configs=checkpoint.configs | {"text_encoder": encoder | {"num_hidden_layers": left}})
+    if is_xl:
+        skipping = {name: config | {"clip_skip": layers} for name, config in encoders.items()}
+    else:
+        skipping = {"text_encoder": encoder | {"num_hidden_layers": encoder["num_hidden_layers"] - layers}}
+    return replace(checkpoint, configs=checkpoint.configs | skipping)
 
 
 def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:

@@ -62,6 +62,16 @@ FAMILIES = {
             sampler="dpmpp_2m",
         ),
         Family(
+            "sdxl",
+            "noisette.families.sdxl",
+            samplers=SAMPLERS,
+            schedules=SCHEDULES,
+            engines=("openvino", "torch"),
+            steps=30,
+            guidance_scale=5.0,
+            sampler="dpmpp_2m",
+        ),
+        Family(
             "wan",
             "noisette.families.wan",
             samplers=FLOW_SAMPLERS,
@@ -134,6 +144,20 @@ MODELS = {
             "a well-liked fine-tune of Stable Diffusion 1.5",
             "CreativeML OpenRAIL-M",
             motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
+        ),
+        Model(
+            "sdxl",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "sdxl",
+            "Stable Diffusion XL 1.0 at 1024x1024",
+            "CreativeML OpenRAIL++-M",
+        ),
+        Model(
+            "sdxl-inpainting",
+            "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+            "sdxl",
+            "Stable Diffusion XL 1.0 trained to inpaint (9-channel UNet)",
+            "CreativeML OpenRAIL++-M",
         ),
         Model(
             "wan-2.1-1.3b",

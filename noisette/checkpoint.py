@@ -12,19 +12,18 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from noisette import ldm_configs, ldm_keys, ldm_tensors
 from noisette.errors import UserError
+from noisette.kinds import NETWORKS, TEXT_2, VIDEO_KINDS, check_known, kind_of, networks_of
 from noisette.tensors import Tensor, read_header, read_headers
 
-NETWORKS = ("unet", "vae", "text_encoder")
 IP_ADAPTER, IMAGE_ENCODER = "ip_adapter", "image_encoder"
 MOTION, WEIGHTS = "motion_adapter", "diffusion_pytorch_model.safetensors"
-COMPONENTS = (*NETWORKS, "tokenizer", "scheduler")
 LARGEST_CLIP = 1280
 STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
@@ -32,15 +31,6 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "t
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CLIP_MERGES = Path(__file__).parent / "models" / "clip" / "merges.txt.gz"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-VIDEO_NETWORKS = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder")
-VIDEO_KINDS = {
-    "WanPipeline": "wan",
-    "WanImageToVideoPipeline": "wan",
-    "LTXPipeline": "ltx-video",
-    "LTXImageToVideoPipeline": "ltx-video",
-    "LTXConditionPipeline": "ltx-video",
-}
-PIPELINE = re.compile(r"(StableDiffusion|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 
 @dataclass(frozen=True)
@@ -50,8 +40,8 @@ class Checkpoint:
     `configs`: component -> configuration ("tokenizer": tokenizer_config.json over special_tokens_map.json;
     "pipeline": model_index.json, where there is one).
     `weights`: network -> its safetensors files; one file holds all networks when `is_ldm`.
-    `tokenizer`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
-    `kind`: "sd", "sd-inpaint" (a UNet that also takes a mask and masked-image latents), "wan" or "ltx-video".
+    `tokenizer`, `tokenizer_2`: file name -> path, as far as there are any of TOKENIZER_FILES, or merges.txt.gz.
+    `kind`: "sd", "sdxl", both also as "…-inpaint" (`masked`), "wan" or "ltx-video".
     `downloads`: what `fetch` would download, "owner/name/file" each.
     """
 
@@ -62,18 +52,26 @@ class Checkpoint:
     tokenizer: dict[str, Path]
     is_ldm: bool = False
     downloads: tuple[str, ...] = ()
+    tokenizer_2: dict[str, Path] = field(default_factory=dict)
 
     def tensors(self, network: str) -> dict[str, Tensor]:
-        """The tensors of "unet", "vae" or "text_encoder" under the names of diffusers and transformers.
+        """The tensors of one of the networks under the names of diffusers and transformers.
 
-        CLIP's begin with "text_model.", BERT's do not begin with "bert.". Each is a plain run of bytes in its
-        file (`Tensor.start`, `.end`), whatever the file called it. Raises UserError for a damaged file.
+        CLIP's begin with "text_model.", but for its projection's; BERT's do not begin with "bert.". Each is a plain
+        run of bytes in its file (`Tensor.start`, `.end`), whatever the file called it. Raises UserError for a
+        damaged file.
         """
         stored = read_headers(self.weights[network])
         if self.is_ldm:
             return ldm_tensors.of_network(stored, network, self.configs)
-        rename = {"vae": ldm_keys.new_vae_name, "text_encoder": self._text_name}.get(network, str)
+        text = self._text_name
+        rename = {"vae": ldm_keys.new_vae_name, "text_encoder": text, TEXT_2: text}.get(network, str)
         return {rename(name): tensor for name, tensor in stored.items()}
+
+    @property
+    def masked(self) -> bool:
+        """Whether the UNet also takes a mask and the masked picture's latents."""
+        return self.kind.endswith("-inpaint")
 
     @property
     def vae_scale_factor(self) -> int:
@@ -154,6 +152,8 @@ class Checkpoint:
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":
             return name.removeprefix("bert.")
+        if name.startswith("text_projection."):
+            return name
         return "text_model." + name.removeprefix("text_model.")
 
     @cached_property
@@ -222,26 +222,37 @@ def from_folder(
     pipeline = read_json(index)
     if pipeline.get("_class_name") in VIDEO_KINDS:
         return of_clips(model, folder, pipeline, names, downloads)
-    if not PIPELINE.fullmatch(str(pipeline.get("_class_name"))):
-        known = "Stable Diffusion 1.x and 2.x, Wan and LTX-Video"
-        raise UserError(f"{model} is a {pipeline.get('_class_name')}: {known} run here")
-    for component in COMPONENTS:
+    check_known(model, pipeline)
+    networks = networks_of(pipeline)
+    tokenizers = ("tokenizer", "tokenizer_2") if TEXT_2 in networks else ("tokenizer",)
+    components = (*networks, *tokenizers, "scheduler")
+    for component in components:
         if not any(name.startswith(component + "/") for name in names):
-            raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(COMPONENTS)}")
-    configs = {network: read_json(folder / network / "config.json") for network in NETWORKS}
+            raise UserError(f"{model} has no {component}: a Stable Diffusion folder holds {', '.join(components)}")
+    configs = {network: read_json(folder / network / "config.json") for network in networks}
     configs["scheduler"] = read_json(folder / "scheduler" / "scheduler_config.json")
-    configs |= {"tokenizer": {}, "pipeline": pipeline}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (path := folder / "tokenizer" / name).is_file():
-            configs["tokenizer"] |= read_json(path)
+    configs |= {tokenizer: tokenizer_config(folder / tokenizer) for tokenizer in tokenizers}
+    configs["pipeline"] = pipeline
     if prediction_type:
         configs["scheduler"]["prediction_type"] = prediction_type
-    weights = {n: tuple(folder / name for name in weight_names(model, n, names)) for n in NETWORKS}
-    tokenizer = {name: p for name in TOKENIZER_FILES if (p := folder / "tokenizer" / name).is_file()}
+    weights = {n: tuple(folder / name for name in weight_names(model, n, names)) for n in networks}
+    files = [tokenizer_files(folder / tokenizer) for tokenizer in tokenizers]
     if not downloads:
         for paths in weights.values():
             read_headers(paths)
-    return Checkpoint(model, kind_of(model, configs), configs, weights, tokenizer, downloads=downloads)
+    kind = kind_of(model, configs)
+    return Checkpoint(model, kind, configs, weights, files[0], downloads=downloads, tokenizer_2=files[-1])
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json over special_tokens_map.json, as far as they are there."""
+    files = (folder / name for name in ("special_tokens_map.json", "tokenizer_config.json"))
+    return {key: value for path in files if path.is_file() for key, value in read_json(path).items()}
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """Those of TOKENIZER_FILES that are there."""
+    return {name: path for name in TOKENIZER_FILES if (path := folder / name).is_file()}
 
 
 def of_clips(
@@ -261,13 +272,6 @@ def of_clips(
     return Checkpoint(model, VIDEO_KINDS[pipeline["_class_name"]], configs, weights, {}, downloads=downloads)
 
 
-def networks_of(pipeline: dict[str, Any]) -> tuple[str, ...]:
-    """The networks that a model_index.json names."""
-    if pipeline.get("_class_name") not in VIDEO_KINDS:
-        return NETWORKS
-    return tuple(name for name in VIDEO_NETWORKS if (pipeline.get(name) or [None])[0])
-
-
 def motion_folder(model: Path) -> Path:
     """Where a model's own motion modules are: MODEL/motion_adapter as diffusers saves them, else MODEL-motion."""
     inside = model / MOTION
@@ -282,20 +286,6 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
     configs = ldm_configs.configs(stored, prediction_type)
     weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
     return Checkpoint(model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True)
-
-
-def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
-    """ "sd" or "sd-inpaint", by the UNet's input channels. Raises UserError for what needs more than text."""
-    unet = configs["unet"]
-    latent, taken = configs["vae"].get("latent_channels", 4), unet["in_channels"]
-    for key in ("class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim"):
-        if unet.get(key) is not None:
-            raise UserError(f"{model}: a UNet with {key} {unet[key]} needs more than text, and does not run here")
-    if unet.get("addition_embed_type") not in (None, "text"):
-        raise UserError(f"{model}: a UNet with addition_embed_type {unet['addition_embed_type']} does not run here")
-    if taken not in (latent, 2 * latent + 1):
-        raise UserError(f"{model}: a UNet of {taken} input channels; known are {latent} and {2 * latent + 1}")
-    return "sd" if taken == latent else "sd-inpaint"
 
 
 def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:

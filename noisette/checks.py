@@ -35,7 +35,7 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
             f"--refine {recipe.refine} of --num_inference_steps {steps} is less than one step:"
             f" --refine {math.ceil(100 / steps) / 100} is the least, 0 is off"
         )
-    if recipe.refine and checkpoint.kind == "sd-inpaint":
+    if recipe.refine and checkpoint.masked:
         raise UserError(f"--refine {recipe.refine} does not suit {recipe.model}, which only fills masks")
     if recipe.sampler not in family.samplers:
         raise UserError(f"--sampler {recipe.sampler} does not suit {family.name}: {', '.join(family.samplers)} do")
@@ -48,7 +48,7 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
             f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not: name one by"
             " --ip_adapter, for Stable Diffusion 1.5 h94/IP-Adapter"
         )
-    if recipe.soft_mask and checkpoint.kind == "sd-inpaint":
+    if recipe.soft_mask and checkpoint.masked:
         raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")
     if recipe.guidance_start > recipe.guidance_end:
         raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noisette.checkpoint import networks_of, read_json, weight_names
+from noisette.checkpoint import read_json, weight_names
 from noisette.errors import UserError
+from noisette.kinds import check_known, networks_of
 
 TIMEOUT = 5.0  # seconds for the question whether a model exists
 SMALL = (".json", ".txt", "spiece.model")
@@ -33,6 +34,7 @@ def find(model: str) -> tuple[Path, list[str], tuple[str, ...]]:
     if "model_index.json" not in names:
         raise UserError(f"{model} is no diffusers model: model_index.json is missing")
     index = read_json(download(model, ["model_index.json"]) / "model_index.json")
+    check_known(model, index)
     folders = tuple(f"{component}/" for component in index)
     small = [n for n in names if n.startswith(folders) and n.endswith(SMALL)]
     folder = download(model, small)

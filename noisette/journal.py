@@ -22,7 +22,7 @@ import numpy as np
 from noisette.names import cannot_write
 
 if TYPE_CHECKING:
-    from noisette.engines import Array, Networks
+    from noisette.engines import Added, Array, Networks
 
 HEAD = struct.Struct("<32sQI")  # SHA-256 of the question, length and CRC-32 of the answer
 
@@ -48,12 +48,19 @@ class Journal:
         return getattr(self._networks, name)
 
     def denoise(
-        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+        self,
+        sample: Array,
+        timestep: float,
+        context: Array,
+        added: Added | None = None,
+        num_frames: int = 1,
+        reuse: bool = False,
     ) -> Array:
-        """The UNet's answer, or what it was."""
-        question = digest(b"denoise", sample, np.float64(timestep), context, np.int64(num_frames))
+        """The UNet's answer, or what it was. Nothing is asked with `reuse`, whose features no file keeps."""
+        assert not reuse
+        question = digest(b"denoise", sample, np.float64(timestep), context, *(added or ()), np.int64(num_frames))
         return self._answer(
-            question, lambda: (self._networks.denoise(sample, timestep, context, num_frames, reuse),)
+            question, lambda: (self._networks.denoise(sample, timestep, context, added, num_frames),)
         )[0]
 
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:

@@ -55,6 +55,9 @@ class Recorder:
     def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Any:
         return self.networks.encode_text(ids, attention_mask)
 
+    def text_states(self, network: str, ids: Ids) -> Any:
+        return self.networks.text_states(network, ids)
+
     def denoise(self, *given: Any) -> Array:
         self.calls.append(given)
         return self.networks.denoise(*given)

@@ -277,7 +277,8 @@ def find_model(name: str) -> Found:
     if where.startswith("builtin:"):
         where = str(BUILTIN / where.removeprefix("builtin:"))
     checkpoint = checkpoints.locate(where)
-    family = FAMILIES[row.family if row else checkpoint.kind if checkpoint.kind in FAMILIES else "stable-diffusion"]
+    kind = checkpoint.kind.removesuffix("-inpaint")
+    family = FAMILIES[row.family if row else kind if kind in FAMILIES else "stable-diffusion"]
     if row is None:
         return checkpoint, family, {}, family.max_aspect
     return checkpoint, family, row.defaults, row.max_aspect

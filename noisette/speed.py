@@ -22,6 +22,7 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import Family
 from noisette.engines import MODULES, installed
 from noisette.errors import UserError
+from noisette.kinds import SIZES, TEXT_2
 from noisette.noise import noise
 from noisette.optimized import files_of
 from noisette.plan import find_model
@@ -77,19 +78,19 @@ def bench(model: str, side: int | None, rounds: int, say: Callable[[str], object
     }
 
 
-def inputs(checkpoint: Checkpoint, side: int) -> dict[str, Array]:
-    """Noise as what a guided step (both branches) and a decode take; speed does not depend on values."""
+def inputs(checkpoint: Checkpoint, side: int) -> dict[str, tuple[Any, ...]]:
+    """Noise as what a guided step (both branches) and a decode are called with; speed does not depend on values."""
     unet, vae = checkpoint.configs["unet"], checkpoint.configs["vae"]
     cells, width = side // checkpoint.vae_scale_factor, unet["cross_attention_dim"]
-    return {
-        "sample": noise(0, (2, unet["in_channels"], cells, cells)),
-        "context": noise(1, (2, TOKENS, width if isinstance(width, int) else width[0])),
-        "latents": noise(2, (1, vae.get("latent_channels", 4), cells, cells)),
-    }
+    context = noise(1, (2, TOKENS, width if isinstance(width, int) else width[0]))
+    step: tuple[Any, ...] = (noise(0, (2, unet["in_channels"], cells, cells)), TIMESTEP, context)
+    if TEXT_2 in checkpoint.configs:
+        step = (*step, (noise(3, (2, checkpoint.configs[TEXT_2]["projection_dim"])), noise(4, (2, SIZES))))
+    return {"step": step, "decode": (noise(2, (1, vae.get("latent_channels", 4), cells, cells)),)}
 
 
 def load_all(
-    checkpoint: Checkpoint, family: Family, given: dict[str, Array], say: Callable[[str], object]
+    checkpoint: Checkpoint, family: Family, given: dict[str, tuple[Any, ...]], say: Callable[[str], object]
 ) -> dict[tuple[str, str], tuple[Networks, float, Array]]:
     """(engine, precision) -> networks that have run once, the seconds until then, and what a step predicts."""
     loaded = {}
@@ -103,18 +104,18 @@ def load_all(
                 networks: Networks = import_module(MODULES[engine]).load(checkpoint, "cpu", precision)
             except UserError:  # this processor does not run it
                 continue
-            prediction = networks.denoise(given["sample"], TIMESTEP, given["context"])
+            prediction = networks.denoise(*given["step"])
             loaded[engine, precision] = networks, time.perf_counter() - begun, prediction
-            networks.decode_image(given["latents"])
+            networks.decode_image(*given["decode"])
     return loaded
 
 
-def timed(networks: Networks, given: dict[str, Array]) -> tuple[float, float]:
+def timed(networks: Networks, given: dict[str, tuple[Any, ...]]) -> tuple[float, float]:
     """Seconds of a step and of a decode."""
     begun = time.perf_counter()
-    networks.denoise(given["sample"], TIMESTEP, given["context"])
+    networks.denoise(*given["step"])
     between = time.perf_counter()
-    networks.decode_image(given["latents"])
+    networks.decode_image(*given["decode"])
     return between - begun, time.perf_counter() - between
 
 

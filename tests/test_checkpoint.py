@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from noisette import checkpoint
 from noisette.errors import UserError
+from noisette.kinds import NETWORKS
 from noisette.tensors import read_header
 from tests import tiny
 
@@ -60,7 +61,7 @@ def test_a_folder(folder: Path) -> None:
     assert checkpoint.locate(str(folder), "epsilon").configs["scheduler"]["prediction_type"] == "epsilon"
 
 
-@pytest.mark.parametrize("network", checkpoint.NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_tensors_are_runs_of_bytes(folder: Path, network: str) -> None:
     found = checkpoint.locate(str(folder))
     (path,) = found.weights[network]
@@ -206,13 +207,13 @@ def test_no_heavy_import() -> None:
 
 LOCATE = """
 import json, sys, time
-from noisette import checkpoint, errors
+from noisette import checkpoint, errors, kinds
 try:
     found = checkpoint.locate(sys.argv[1])
     before = found.downloads
     if "fetch" in sys.argv:
         found = checkpoint.fetch(found)
-        for network in checkpoint.NETWORKS:
+        for network in kinds.NETWORKS:
             found.tensors(network)
     print(json.dumps([found.kind, before, checkpoint.locate(sys.argv[1]).downloads]))
 except errors.UserError as error:

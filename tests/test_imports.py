@@ -12,8 +12,8 @@ LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "e
 LAYERS = (  # each may import those before it
     {"errors", "distances", "steadiness"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
-    {"sizes", "ldm_configs", "ldm_tensors", "schedules", "noise", "mapped", "reading", "names", "clip_plan", "motion", "moving",
-     "tiles"},
+    {"sizes", "kinds", "ldm_configs", "ldm_tensors", "schedules", "noise", "mapped", "reading", "names", "clip_plan",
+     "motion", "moving", "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},

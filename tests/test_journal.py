@@ -39,11 +39,11 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.networks, name)
 
-    def denoise(self, *arguments: Any) -> Any:
+    def denoise(self, *arguments: Any, **settings: Any) -> Any:
         self.calls += 1
         if self.calls > self.last:
             raise Stopped
-        return self.networks.denoise(*arguments)
+        return self.networks.denoise(*arguments, **settings)
 
 
 @pytest.fixture(scope="module")

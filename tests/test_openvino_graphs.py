@@ -198,7 +198,7 @@ def test_clip_equals_transformers(act: str) -> None:
             expected = reference(torch.tensor(ids), output_hidden_states=True)
         got = run(model, {"ids": ids, "mask": np.ones_like(ids)})
         np.testing.assert_allclose(got["last"], expected.last_hidden_state.numpy(), atol=TOLERANCE)
-        np.testing.assert_allclose(got["penultimate"], expected.hidden_states[-2].numpy(), atol=TOLERANCE)
+        np.testing.assert_allclose(got["hidden"], expected.hidden_states[-2].numpy(), atol=TOLERANCE)
 
 
 def test_clip_with_projection_and_padding_equals_transformers() -> None:
@@ -212,7 +212,7 @@ def test_clip_with_projection_and_padding_equals_transformers() -> None:
     got = run(text_model(reference), {"ids": ids, "mask": mask})
     for row, length in enumerate((4, 6)):
         wanted = expected.hidden_states[-2].numpy()[row, :length]
-        np.testing.assert_allclose(got["penultimate"][row, :length], wanted, atol=TOLERANCE)
+        np.testing.assert_allclose(got["hidden"][row, :length], wanted, atol=TOLERANCE)
     arrays = arrays_of(reference)
     pooled = got["last"][[0, 1], [3, 5]] @ arrays["text_projection.weight"].T
     np.testing.assert_allclose(pooled, expected.text_embeds.numpy(), atol=TOLERANCE)

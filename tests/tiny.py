@@ -8,8 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import BertConfig, BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from noisette.checkpoint import CLIP_MERGES
 from noisette.text import clip_vocabulary
@@ -28,6 +42,15 @@ BERT_WORDS += [
 ]
 BERT_WORDS = list(dict.fromkeys(BERT_WORDS))
 
+XL_UNET = {
+    "use_linear_projection": True,
+    "attention_head_dim": [2, 4],
+    "transformer_layers_per_block": [1, 2],
+    "cross_attention_dim": 32 + 48,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 20 + 6 * 8,
+}
 STYLES: dict[str, dict[str, Any]] = {
     "sd1": {},
     "sd1-v": {"scheduler": {"prediction_type": "v_prediction"}},
@@ -38,6 +61,8 @@ STYLES: dict[str, dict[str, Any]] = {
         "text": {"hidden_act": "gelu"},
     },
     "inpaint": {"unet": {"in_channels": 9}},
+    "sdxl": {"unet": XL_UNET, "vae": {"scaling_factor": 0.13025}, "text": {"num_hidden_layers": 3}},
+    "sdxl-inpaint": {"unet": XL_UNET | {"in_channels": 9}, "vae": {"scaling_factor": 0.13025}},
     "bert": {
         "unet": {
             "in_channels": 16,
@@ -67,7 +92,7 @@ def bert_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={word: i for i, word in enumerate(BERT_WORDS)}, model_max_length=32)
 
 
-def pipeline(style: str) -> StableDiffusionPipeline:
+def pipeline(style: str) -> Any:
     """A random pipeline of one of STYLES; seeded, the same at every call."""
     torch.manual_seed(7)
     build = STYLES[style]
@@ -99,12 +124,19 @@ def pipeline(style: str) -> StableDiffusionPipeline:
         "timestep_spacing": "leading",  # said outright, or other schedulers would put their own default
     } | build.get("scheduler", {})
     text, tokenizer = text_model(style, build)
+    parts = {
+        "vae": AutoencoderKL(**vae).eval(),
+        "text_encoder": text.eval(),
+        "tokenizer": tokenizer,
+        "unet": UNet2DConditionModel(**unet).eval(),
+        "scheduler": DDIMScheduler(**scheduler),
+    }
+    if style.startswith("sdxl"):
+        second = second_text_model(tokenizer).eval()
+        parts |= {"text_encoder_2": second, "tokenizer_2": clip_tokenizer(pad_token="!")}
+        return StableDiffusionXLPipeline(**parts, add_watermarker=False)
     return StableDiffusionPipeline(
-        vae=AutoencoderKL(**vae).eval(),
-        text_encoder=text.eval(),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(**unet).eval(),
-        scheduler=DDIMScheduler(**scheduler),
+        **parts,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -118,13 +150,21 @@ def text_model(style: str, build: dict[str, Any]) -> tuple[Any, Any]:
         config = BertConfig(**sizes, vocab_size=len(BERT_WORDS), max_position_embeddings=64, use_attention_mask=True)
         return BertModel(config), bert_tokenizer()
     tokenizer = clip_tokenizer(**build.get("tokenizer", {}))
-    config = CLIPTextConfig(**sizes, **build.get("text", {}), vocab_size=len(tokenizer))
+    config = CLIPTextConfig(**(sizes | build.get("text", {})), vocab_size=len(tokenizer))
     model = CLIPTextModel(config)
     torch.nn.init.normal_(model.final_layer_norm.bias, std=0.3)  # states whose mean is not 0, as trained ones have
     return model, tokenizer
 
 
-def save(style: str, folder: Path) -> StableDiffusionPipeline:
+def second_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """Stable Diffusion XL's second text encoder: wider and deeper than the first, and it projects."""
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 4}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPTextConfig(**sizes, **ends, hidden_act="gelu", projection_dim=20, vocab_size=len(tokenizer))
+    return CLIPTextModelWithProjection(config)
+
+
+def save(style: str, folder: Path) -> Any:
     """Writes the pipeline as a diffusers folder and returns it."""
     made = pipeline(style)
     made.save_pretrained(folder)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
     Ids = NDArray[np.int64]
+    Added = tuple[Array, Array]
 
 MODULES = {"openvino": "noisette.engines.openvino", "torch": "noisette.engines.torch_engine"}
 WHOLE = "noisette.engines.torch_video"  # models of whole clips
@@ -29,7 +30,7 @@ INSTALL = {"openvino": "requirements.txt", "torch": "requirements-torch.txt"}
 
 
 class Networks(Protocol):
-    """The five networks of a Stable Diffusion checkpoint, as an engine serves them."""
+    """The networks of a Stable Diffusion checkpoint, as an engine serves them."""
 
     def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
         """Token ids [B, T] (and mask [B, T], 1 = real token) to hidden states [B, T, width].
@@ -38,11 +39,26 @@ class Networks(Protocol):
         """
         ...
 
+    def text_states(self, network: str, ids: Ids) -> tuple[Array, Array]:
+        """Of one of Stable Diffusion XL's encoders ("text_encoder", "text_encoder_2"), for token ids [B, T].
+
+        The states before the last layer, or `clip_skip` of its configuration earlier, not normed [B, T, width];
+        and the last hidden states, normed, and projected where the encoder has a projection [B, T, P].
+        """
+        ...
+
     def denoise(
-        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+        self,
+        sample: Array,
+        timestep: float,
+        context: Array,
+        added: Added | None = None,
+        num_frames: int = 1,
+        reuse: bool = False,
     ) -> Array:
         """The UNet: sample [B, C_in, h, w], one timestep for the batch, context [B, T, width] -> [B, C_out, h, w].
 
+        `added`: Stable Diffusion XL's text_embeds [B, P] and time_ids [B, 6] (diffusers' added_cond_kwargs).
         B is pictures, or clips times `num_frames`, which motion modules tie together where there are some.
         `reuse` (openvino): the deep features of the last call without it, which had the same shapes, are kept.
         """

@@ -10,17 +10,24 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from torch import nn
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch
 from noisette.engines import tiled
 from noisette.engines.torch_ip_adapter import ImagePrompter
 from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
+from noisette.kinds import TEXT_2
 from noisette.tensors import Tensor
 
 if TYPE_CHECKING:
-    from noisette.engines import Array, Ids
+    from noisette.engines import Added, Array, Ids
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 STORED = {
@@ -48,6 +55,8 @@ def load(
             "vae": from_config(AUTOENCODERS[checkpoint.configs["vae"]["_class_name"]], checkpoint.configs["vae"]),
             "text_encoder": text_encoder(checkpoint.configs["text_encoder"]),
         }
+        if TEXT_2 in checkpoint.configs:
+            networks[TEXT_2] = CLIPTextModelWithProjection(text_config(checkpoint.configs[TEXT_2]))
         if MOTION in checkpoint.configs:
             known = {key: value for key, value in checkpoint.configs[MOTION].items() if key != "noisette"}
             networks[MOTION] = from_config(MotionAdapter, known)
@@ -64,7 +73,8 @@ def load(
     if IP_ADAPTER in checkpoint.weights:
         weights = {name: read(tensor).to(where, dtype) for name, tensor in checkpoint.tensors(IP_ADAPTER).items()}
         prompter = ImagePrompter(networks["unet"], networks[IMAGE_ENCODER], weights)
-    return TorchNetworks(networks["unet"], networks["vae"], networks["text_encoder"], where, dtype, tie, prompter)
+    texts = {name: network for name, network in networks.items() if name in ("text_encoder", TEXT_2)}
+    return TorchNetworks(networks["unet"], networks["vae"], texts, where, dtype, tie, prompter)
 
 
 def choose_device(device: str) -> torch.device:
@@ -89,10 +99,14 @@ def from_config(kind: Any, config: dict[str, Any]) -> nn.Module:
 
 def text_encoder(config: dict[str, Any]) -> nn.Module:
     """Any transformers encoder without weights, and without the pooler that diffusion does not use."""
-    settings = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
-    made = AutoConfig.for_model(config["model_type"], **settings)
     extra = {"add_pooling_layer": False} if config["model_type"] in ("bert", "roberta", "xlm-roberta") else {}
-    return AutoModel.from_config(made, **extra)  # type: ignore[no-any-return]
+    return AutoModel.from_config(text_config(config), **extra)  # type: ignore[no-any-return]
+
+
+def text_config(config: dict[str, Any]) -> Any:
+    """A text encoder's configuration as transformers has it."""
+    settings = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    return AutoConfig.for_model(config["model_type"], **settings)
 
 
 def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
@@ -126,13 +140,13 @@ class TorchNetworks:
         self,
         unet: nn.Module,
         vae: nn.Module,
-        text: nn.Module,
+        texts: dict[str, nn.Module],
         device: torch.device,
         dtype: torch.dtype,
         tie: Tie,
         prompter: ImagePrompter | None = None,
     ) -> None:
-        self.unet, self.vae, self.text = unet, vae, text
+        self.unet, self.vae, self.texts, self.text = unet, vae, texts, texts["text_encoder"]
         self.device, self.dtype, self.tie, self.prompter = device, dtype, tie, prompter
         self.vae.enable_slicing()
 
@@ -142,14 +156,31 @@ class TorchNetworks:
         return out(self.text(torch.from_numpy(ids).to(self.device), attention_mask=mask)[0])
 
     @torch.inference_mode()
-    def denoise(self, sample: Array, timestep: float, context: Array, num_frames: int = 1) -> Array:
+    def text_states(self, network: str, ids: Ids) -> tuple[Array, Array]:
+        encoder = self.texts[network]
+        found = encoder(torch.from_numpy(ids).to(self.device), output_hidden_states=True)
+        last = found.last_hidden_state
+        if isinstance(encoder, CLIPTextModelWithProjection):
+            last = encoder.text_projection(last)
+        return out(found.hidden_states[-2 - getattr(encoder.config, "clip_skip", 0)]), out(last)
+
+    @torch.inference_mode()
+    def denoise(
+        self, sample: Array, timestep: float, context: Array, added: Added | None = None, num_frames: int = 1
+    ) -> Array:
         self.tie.num_frames = num_frames
         time = torch.tensor(timestep, dtype=torch.float32, device=self.device)
         inputs = self._in(sample).contiguous(memory_format=torch.channels_last)
-        states, added = self._in(context), {}
+        states, conditions = self._in(context), {}
+        if added is not None:
+            conditions = dict(zip(("text_embeds", "time_ids"), map(self._in, added), strict=True))
         if self.prompter is not None:
-            states, added["added_cond_kwargs"] = self.prompter.split(states)
-        return out(self.unet(inputs, time, encoder_hidden_states=states, return_dict=False, **added)[0])
+            states, seen = self.prompter.split(states)
+            conditions |= seen
+        result = self.unet(
+            inputs, time, encoder_hidden_states=states, added_cond_kwargs=conditions, return_dict=False
+        )
+        return out(result[0])
 
     @torch.inference_mode()
     def encode_image_prompt(self, pixels: Array, scale: float) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ from noisette import text
 from noisette.checkpoint import Checkpoint
 from noisette.sampling import Denoise, Level
 from noisette.schedules import CLEAN, Table, make_levels, make_table
+from noisette.text import Chunk, Tokenizer
 
 if TYPE_CHECKING:
     from noisette.engines import Networks
@@ -62,7 +63,7 @@ class StableDiffusion:
         configs = checkpoint.configs
         vae, encoder = configs["vae"], configs["text_encoder"]
         self.networks = networks
-        self.masked = checkpoint.kind == "sd-inpaint"
+        self.masked = checkpoint.masked
         self.is_tiny = vae["_class_name"] == "AutoencoderTiny"
         self.vae_scale_factor = checkpoint.vae_scale_factor
         self.latent_channels: int = vae.get("latent_channels", 4)
@@ -97,22 +98,17 @@ class StableDiffusion:
         CLIP takes prompts of any length, window by window, the states concatenated along the tokens. Other
         encoders were trained on one window: the rest is cut and reported in `cut`.
         """
-        positives = [prompts] if isinstance(prompts, str) else list(prompts)
-        negatives = [negative] * len(positives) if isinstance(negative, str) else list(negative)
+        positives, negatives = listed(prompts, negative)
         every = positives + negatives
         windows = [self.tokenizer.chunks(prompt) for prompt in every]
         cut: tuple[str, ...] = ()
         if not self.can_chunk:
             windows = [chunks[:1] for chunks in windows]
             cut = tuple(self.tokenizer.cut_words(prompt) for prompt in every)
-        longest = max(map(len, windows))
-        empty = self.tokenizer.chunk([])
-        flat = [chunk for chunks in windows for chunk in chunks + [empty] * (longest - len(chunks))]
+        flat = filled(windows, max(map(len, windows)), self.tokenizer)
         ids = np.array([chunk.ids for chunk in flat], np.int64)
         mask = np.array([chunk.mask for chunk in flat], np.int64) if self.use_mask else None
-        states = self.networks.encode_text(ids, mask)
-        states = weigh(states, np.array([chunk.weights for chunk in flat], np.float32))
-        states = states.reshape(len(every), longest * states.shape[1], states.shape[2])
+        states = weighed(self.networks.encode_text(ids, mask), flat, len(every))
         return Conditions(states[: len(positives)], states[len(positives) :], cut)
 
     def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
@@ -155,24 +151,21 @@ class StableDiffusion:
         guided_at = guided_levels(guidance_interval, levels)
         kept = KeptFeatures(step_cache)
 
-        def predict(x: Array, timestep: float, context: Array) -> Array:
+        def predict(x: Array, timestep: float, guided: bool) -> Array:
             inputs = x if beside is None else np.concatenate([x, beside], axis=1)
-            frames = as_frames(inputs)
             settings: dict[str, Any] = {} if x.ndim == 4 else {"num_frames": x.shape[2]}
-            sample = np.concatenate([frames] * (len(context) // len(frames)))
+            sample = np.concatenate([as_frames(inputs)] * (1 + guided))
             if kept.serve(sample.shape):
                 settings["reuse"] = True
-            return from_frames(self.networks.denoise(sample, timestep, context, **settings), x.shape)
+            told = self.told(conditions, sample, guided)
+            return from_frames(self.networks.denoise(sample, timestep, *told, **settings), x.shape)
 
         def denoise(x: Array, level: Level) -> Array:
             x, level = variance_preserving(x, level)
             timestep = self.table.timestep(level)
-            count = len(x) * (x.shape[2] if x.ndim == 5 else 1)
-            positive = spread(conditions.positive, count)
             if guidance_scale <= 1 or not guided_at(level):
-                return x0_from(self.prediction_type, predict(x, timestep, positive), x, level)
-            context = np.concatenate([spread(conditions.negative, count), positive])
-            uncond, cond = np.split(predict(x, timestep, context), 2)
+                return x0_from(self.prediction_type, predict(x, timestep, False), x, level)
+            uncond, cond = np.split(predict(x, timestep, True), 2)
             guided = uncond + guidance_scale * (cond - uncond)
             if guidance_rescale:
                 guided = rescale(guided, cond, guidance_rescale)
@@ -180,8 +173,37 @@ class StableDiffusion:
 
         return denoise
 
+    def told(self, conditions: Conditions, sample: Array, guided: bool) -> tuple[Any, ...]:
+        """What the UNet takes beside a sample [B, C, h, w], whose first half is the negative branch if `guided`."""
+        return (branches(conditions.positive, conditions.negative, len(sample), guided),)
+
 
 load = StableDiffusion
+
+
+def listed(prompts: str | Sequence[str], negative: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    """Prompts, and as many negative prompts where one is given for all."""
+    positives = [prompts] if isinstance(prompts, str) else list(prompts)
+    return positives, [negative] * len(positives) if isinstance(negative, str) else list(negative)
+
+
+def filled(windows: Sequence[list[Chunk]], count: int, tokenizer: Tokenizer) -> list[Chunk]:
+    """Each prompt's windows made `count` by empty ones, prompt after prompt."""
+    empty = tokenizer.chunk([])
+    return [chunk for chunks in windows for chunk in chunks + [empty] * (count - len(chunks))]
+
+
+def weighed(states: Array, chunks: Sequence[Chunk], prompts: int) -> Array:
+    """Token states of all windows [N, T, width] by the chunks' weights, as [prompts, N / prompts * T, width]."""
+    states = weigh(states, np.array([chunk.weights for chunk in chunks], np.float32))
+    return states.reshape(prompts, -1, states.shape[2])
+
+
+def branches(positive: Array, negative: Array, count: int, guided: bool) -> Array:
+    """Of the prompts' conditions, `count` for the UNet's batch: the negative branch first, if there is one."""
+    if not guided:
+        return spread(positive, count)
+    return np.concatenate([spread(negative, count // 2), spread(positive, count // 2)])
 
 
 def table_of(scheduler: Mapping[str, Any]) -> Table:

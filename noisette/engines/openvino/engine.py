@@ -20,18 +20,19 @@ from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32
 from noisette.engines.openvino.graph import Weights, check_all_used, parameter
 from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
+from noisette.kinds import TEXT_2
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
 from noisette.optimized import files_of
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
-    from noisette.engines import Array, Ids
+    from noisette.engines import Added, Array, Ids
     from noisette.tensors import Tensor
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
-EAGER = ("unet", "text_encoder", "unet_context", "vae_decoder")  # the slowest beside those used first
+EAGER = ("unet", "text_encoder", TEXT_2, "unet_context", "vae_decoder")  # the slowest beside those used first
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
 
@@ -73,7 +74,8 @@ class OpenVINONetworks:
     ) -> None:
         self._core, self._checkpoint, self._precision = core, checkpoint, precision
         self._moves, self._motion_scale = MOTION in checkpoint.configs, motion_scale
-        names = {network: checkpoint.tensors(network) for network in ("unet", "text_encoder")} if loras else {}
+        adapted = [network for network in ("unet", "text_encoder", TEXT_2) if network in checkpoint.configs]
+        names = {network: checkpoint.tensors(network) for network in adapted} if loras else {}
         self._loras = [read_lora(path, scale, names) for path, scale in loras]
         self._unet_config = checkpoint.configs["unet"]
         # Always explicit: openvino's own default may be a lower precision than the one that was asked for.
@@ -85,26 +87,39 @@ class OpenVINONetworks:
         self._deep: Array = np.zeros(0, np.float32)
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
         for name in networks:
-            self._start(name)
+            if network_of(name) in checkpoint.configs:
+                self._start(name)
 
     def wait(self, networks: Sequence[str] = EAGER) -> None:
         """Return when these are ready."""
         for name in networks:
-            self._model(name)
+            if network_of(name) in self._checkpoint.configs:
+                self._model(name)
 
     def encode_text(self, ids: Ids, attention_mask: Ids | None) -> Array:
         """Token ids [B, T], mask [B, T] -> [B, T, width]."""
         mask = np.ones_like(ids) if attention_mask is None else attention_mask
         return run(self._model("text_encoder"), {"ids": ids, "mask": mask})["last"]
 
+    def text_states(self, network: str, ids: Ids) -> tuple[Array, Array]:
+        """Token ids [B, T] -> hidden states [B, T, width] and the last ones, projected if need be, [B, T, P]."""
+        found = run(self._model(network), {"ids": ids, "mask": np.ones_like(ids)})
+        return found["hidden"], found.get("projected", found["last"])
+
     def denoise(
-        self, sample: Array, timestep: float, context: Array, num_frames: int = 1, reuse: bool = False
+        self,
+        sample: Array,
+        timestep: float,
+        context: Array,
+        added: Added | None = None,
+        num_frames: int = 1,
+        reuse: bool = False,
     ) -> Array:
-        """sample [B, C_in, h, w], one timestep, context [B, T, width] -> [B, C_out, h, w].
+        """sample [B, C_in, h, w], one timestep, context [B, T, width], SDXL's `added` -> [B, C_out, h, w].
 
         With `reuse` the deep features of the last call without it stand in for this call's, batch and size alike.
         """
-        inputs, carried = self._step(sample, timestep, context)
+        inputs, carried = self._step(sample, timestep, context, added)
         if not reuse:
             frames = {"num_frames": np.array([num_frames], np.int64)} if self._moves else {}
             found = run(self._model("unet"), {**inputs, **frames}, carried)
@@ -166,10 +181,15 @@ class OpenVINONetworks:
         ov.save_model(graph, path, compress_to_fp16=False)
         return kept
 
-    def _step(self, sample: Array, timestep: float, context: Array) -> tuple[dict[str, Array], dict[str, ov.Tensor]]:
+    def _step(
+        self, sample: Array, timestep: float, context: Array, added: Added | None = None
+    ) -> tuple[dict[str, Array], dict[str, ov.Tensor]]:
         """The step graph's inputs, and those which are the same at every step of a prompt."""
         features = unet.time_features(self._unet_config, timestep)
-        return {"sample": sample, "time_features": features}, self._carried({"context": context})
+        conditions = {"context": context}
+        if added is not None:
+            conditions["added_features"] = unet.added_features(self._unet_config, *added)
+        return {"sample": sample, "time_features": features}, self._carried(conditions)
 
     def _tensors(self, network: str) -> Mapping[str, Tensor]:
         """The checkpoint's, or their float32 copy where the network is too large for its compiled form to be kept."""
@@ -251,7 +271,7 @@ def let_go(get: MappedTensors, done: Event) -> None:
 
 
 def network_of(name: str) -> str:
-    """The network that one of the graphs belongs to: unet, vae or text_encoder."""
+    """The network that one of the graphs belongs to: unet, vae, text_encoder or text_encoder_2."""
     return name if name.startswith("text_encoder") else name.partition("_")[0]
 
 

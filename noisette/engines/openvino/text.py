@@ -25,6 +25,8 @@ CLIP = {
     "max_position_embeddings": 77,
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
+    "projection_dim": 512,
+    "clip_skip": 0,
 }
 BERT = {
     "vocab_size": 30522,
@@ -41,9 +43,12 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 def build_text_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
-    """ids [B, T], mask [B, T] (int64, 1 = real token) -> last [B, T, width]; CLIP also `penultimate`.
+    """ids [B, T], mask [B, T] (int64, 1 = real token) -> last [B, T, width]; CLIP also `hidden`
 
-    `last` is the final hidden state (CLIP: after the last layer norm), `penultimate` that before it.
+    and, with a projection, `projected` [B, T, P].
+
+    `last` is the final hidden state (CLIP: after the last layer norm), `hidden` that before the last layer, or
+    `clip_skip` of the config earlier, not normed. `projected` is `last` through the projection, token by token.
     """
     kind = (config.get("architectures") or [""])[0] or config.get("model_type", "")
     if kind.startswith("CLIP") or kind == "clip_text_model":
@@ -56,16 +61,15 @@ def build_text_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
 def build_clip(c: Mapping[str, Any], w: Weights) -> ov.Model:
     """CLIPTextModel: causal attention, layer norms before the sublayers."""
     ids, mask = inputs()
-    width, heads = c["hidden_size"], c["num_attention_heads"]
+    width, heads, whole = c["hidden_size"], c["num_attention_heads"], w
     if w.has("text_model.embeddings.token_embedding.weight"):
         w = w / "text_model"
     x = embedding(ids, w / "embeddings" / "token_embedding", c["vocab_size"], width)
     x = ops.add(x, positions(ids, w / "embeddings" / "position_embedding", c["max_position_embeddings"], width))
     bias = ops.add(causal_bias(ids), padding_bias(mask))
-    hidden = x
+    states = [x]
     for i in range(c["num_hidden_layers"]):
         layer = w / "encoder" / "layers" / i
-        hidden = x
         h = g.layer_norm(x, layer / "layer_norm1", width, c["layer_norm_eps"])
         q, k, v = (
             g.split_heads(g.linear(h, layer / "self_attn" / name, width, width), heads, width)
@@ -75,8 +79,12 @@ def build_clip(c: Mapping[str, Any], w: Weights) -> ov.Model:
         h = g.layer_norm(x, layer / "layer_norm2", width, c["layer_norm_eps"])
         h = g.activation(c["hidden_act"], g.linear(h, layer / "mlp" / "fc1", width, c["intermediate_size"]))
         x = ops.add(x, g.linear(h, layer / "mlp" / "fc2", c["intermediate_size"], width))
+        states.append(x)
     last = g.layer_norm(x, w / "final_layer_norm", width, c["layer_norm_eps"])
-    return g.model({"last": last, "penultimate": hidden}, [ids, mask], "text_encoder")
+    outputs = {"last": last, "hidden": states[-2 - c["clip_skip"]]}
+    if (projection := whole / "text_projection").has("weight"):
+        outputs["projected"] = g.linear(last, projection, width, c["projection_dim"], bias=False)
+    return g.model(outputs, [ids, mask], "text_encoder")
 
 
 def build_bert(c: Mapping[str, Any], w: Weights) -> ov.Model:
