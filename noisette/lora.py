@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisette.errors import UserError
+from noisette.ldm_keys import unet_name
 from noisette.mapped import MappedTensors, as_float32
 from noisette.tensors import read_header
 
@@ -35,6 +36,7 @@ KOHYA = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
 }
+ORIGINAL = re.compile(r"lora_unet_(middle_block_\d+|(?:input|output)_blocks_\d+_\d+)_(.+)")
 DOTTED = ("unet", "text_encoder_2", "text_encoder")
 REFUSED = ("use_dora", "use_rslora", "alpha_pattern")
 OTHERS = ("hada_", "lokr_", "dora_scale", "lora_magnitude_vector", "oft_", "diff_b")
@@ -139,6 +141,7 @@ def candidates(layer: str, flat: Mapping[str, Mapping[str, str]]) -> Iterable[tu
     for prefix, network in KOHYA.items():
         if layer.startswith(prefix):
             yield network, flat.get(network, {}).get(layer.removeprefix(prefix), "")
+    yield "unet", flat.get("unet", {}).get(original(layer, flat.get("unet", {})), "")
     layer = layer.removeprefix("base_model.model.")
     for network in DOTTED:
         if layer.startswith(network + "."):
@@ -146,6 +149,19 @@ def candidates(layer: str, flat: Mapping[str, Mapping[str, str]]) -> Iterable[tu
             yield network, f"{short}.weight"
             yield network, f"text_model.{short}.weight"
     yield "unet", f"{modern(layer)}.weight"  # PEFT's own file of a UNet names no network
+
+
+def original(layer: str, flat: Iterable[str]) -> str:
+    """The flat name of a UNet's layer that is named as in original files, as kohya does for SDXL; "" for others."""
+    match = ORIGINAL.fullmatch(layer)
+    if not match:
+        return ""
+    depth = sum(bool(re.fullmatch(r"down_blocks_0_resnets_\d+_conv1", name)) for name in flat)
+    where, inside = re.sub(r"_(\d+)", r".\1", match[1]), re.sub(r"_(\d+)$", r".\1", match[2])
+    try:
+        return unet_name(f"{where}.{inside}.weight", depth).removesuffix(".weight").replace(".", "_")
+    except KeyError:  # no layer of a resnet
+        return ""
 
 
 def layer_of(key: str) -> tuple[str, str]:

@@ -23,6 +23,8 @@ from noisette.engines import openvino, torch_engine
 from noisette.errors import UserError
 from noisette.families import sdxl
 from noisette.generate import generate
+from noisette.lora import read_lora
+from noisette.mapped import MappedTensors
 from noisette.noise import Noise
 from noisette.plan import plan
 from noisette.recipe import Recipe
@@ -271,6 +273,37 @@ def test_a_lora_finds_its_text_encoder(network: str, down: str, up: str, tmp_pat
 def name_in(encoder: torch.nn.Module) -> str:
     """LAYER as the installed transformers calls it."""
     return next(name for name, _ in encoder.named_modules() if name.endswith(LAYER))
+
+
+def test_a_lora_of_the_unet_in_original_names(tmp_path: Path) -> None:
+    """kohya's files for Stable Diffusion XL name the UNet's layers as the original code does."""
+    found = locate(str(saved("sdxl")[0]))
+    names = {
+        "input_blocks_1_1_transformer_blocks_0_attn1_to_q":
+            "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+        "input_blocks_2_0_op": "down_blocks.0.downsamplers.0.conv",
+        "middle_block_1_transformer_blocks_1_ff_net_2": "mid_block.attentions.0.transformer_blocks.1.ff.net.2",
+        "middle_block_2_emb_layers_1": "mid_block.resnets.1.time_emb_proj",
+        "output_blocks_3_1_transformer_blocks_0_attn2_to_out_0":
+            "up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_out.0",
+        "output_blocks_2_0_in_layers_2": "up_blocks.1.resnets.0.conv1",
+    }  # fmt: skip
+    weights, parts, wanted = MappedTensors(found.tensors("unet")), {}, {}
+    rng = np.random.default_rng(0)
+    for old, new in names.items():
+        weight = np.asarray(weights(f"{new}.weight"))
+        down = rng.standard_normal((2, *weight.shape[1:]), np.float32)
+        up = rng.standard_normal((len(weight), 2, *(1 for _ in weight.shape[2:])), np.float32)
+        parts |= {f"lora_unet_{old}.lora_down.weight": down, f"lora_unet_{old}.lora_up.weight": up}
+        wanted[new] = weight + np.tensordot(up.reshape(len(weight), 2), down, 1)
+    save_file(parts, tmp_path / "lora.safetensors")
+    lora = read_lora(tmp_path / "lora.safetensors", 1.0, {"unet": found.tensors("unet")})
+    get = lora.merged("unet", weights)
+    for new, expected in wanted.items():
+        np.testing.assert_allclose(get(f"{new}.weight"), expected, atol=1e-4)
+    save_file({"lora_unet_middle_block_0_nowhere.lora_down.weight": down}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="for a layer that this model does not have"):
+        read_lora(tmp_path / "other.safetensors", 1.0, {"unet": found.tensors("unet")})
 
 
 def refused(folder: Path) -> str:
