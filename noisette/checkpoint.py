@@ -19,7 +19,7 @@ from typing import Any
 
 from noisette import ldm_configs, ldm_keys, ldm_tensors
 from noisette.errors import UserError
-from noisette.kinds import NETWORKS, TEXT_2, VIDEO_KINDS, check_known, kind_of, networks_of
+from noisette.kinds import A_REFINER, NETWORKS, TEXT_2, VIDEO_KINDS, check_known, kind_of, networks_of
 from noisette.tensors import Tensor, read_header, read_headers
 
 IP_ADAPTER, IMAGE_ENCODER = "ip_adapter", "image_encoder"
@@ -282,10 +282,13 @@ def from_file(model: str, path: Path, prediction_type: str | None = None) -> Che
     """An original Stable Diffusion file (ldm names), its configurations told from the shapes."""
     stored = read_header(path)
     if not ldm_configs.is_ldm(stored):
-        raise UserError(f"{model} is not Stable Diffusion 1.x or 2.x: UNet, VAE and text encoder are not all in it")
+        if any(name.startswith(ldm_keys.REFINER) for name in stored):
+            raise UserError(f"{model} {A_REFINER}")
+        raise UserError(f"{model} is not Stable Diffusion 1.x, 2.x or XL: its networks are not all in it")
     configs = ldm_configs.configs(stored, prediction_type)
-    weights: dict[str, tuple[Path, ...]] = dict.fromkeys(NETWORKS, (path,))
-    return Checkpoint(model, kind_of(model, configs), configs, weights, {"merges.txt.gz": CLIP_MERGES}, is_ldm=True)
+    weights: dict[str, tuple[Path, ...]] = {n: (path,) for n in (*NETWORKS, TEXT_2) if n in configs}
+    merges = {"merges.txt.gz": CLIP_MERGES}
+    return Checkpoint(model, kind_of(model, configs), configs, weights, merges, is_ldm=True, tokenizer_2=merges)
 
 
 def weight_names(model: str, network: str, names: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ VIDEO_KINDS = {
     "LTXImageToVideoPipeline": "ltx-video",
     "LTXConditionPipeline": "ltx-video",
 }
+A_REFINER = "is a refiner, which finishes latents of Stable Diffusion XL: name the base model"
 PIPELINE = re.compile(r"(StableDiffusion|StableDiffusionXL|AltDiffusion)(Inpaint|Img2Img)?Pipeline")
 
 
@@ -28,7 +29,7 @@ def check_known(model: str, pipeline: dict[str, Any]) -> None:
         known = "Stable Diffusion 1.x, 2.x and XL, Wan and LTX-Video"
         raise UserError(f"{model} is a {pipeline.get('_class_name')}: {known} run here")
     if name.startswith("StableDiffusionXL") and not (pipeline.get("text_encoder") or [None])[0]:
-        raise UserError(f"{model} is a refiner, which finishes latents of Stable Diffusion XL: name the base model")
+        raise UserError(f"{model} {A_REFINER}")
 
 
 def networks_of(pipeline: dict[str, Any]) -> tuple[str, ...]:

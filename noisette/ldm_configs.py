@@ -1,8 +1,9 @@
-"""What an original Stable Diffusion file (ldm, 1.x and 2.x) is, told from the shapes of its tensors.
+"""What an original Stable Diffusion file (ldm, 1.x, 2.x and XL) is, told from the shapes of its tensors.
 
 The configurations are those of the diffusers folders that the same weights are published in. Two things can't
 be seen in shapes and follow the convention: the number of attention heads (8 in 1.x, 64 channels each in
-2.x), and what 2.x predicts (v for text-to-image, as in 2.1 at 768 pixels; epsilon for inpainting).
+2.x and XL), and what 2.x predicts (v for text-to-image, as in 2.1 at 768 pixels; epsilon for inpainting). Files of
+XL that predict v hold an empty tensor "v_pred", and "ztsnr" where the noise ends at zero signal.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from noisette.ldm_keys import CLIP, OPEN_CLIP, UNET, VAE
+from noisette.kinds import SIZES, TEXT_2
+from noisette.ldm_keys import CLIP, OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP
 from noisette.tensors import Tensor
 
 Shapes = Mapping[str, Tensor]
 HEAD_DIM = 64
+TOKENIZER = {"model_max_length": 77, "pad_token": "<|endoftext|>"}
 
 
 def configs(tensors: Shapes, prediction_type: str | None) -> dict[str, dict[str, Any]]:
     """The configuration of each component; `prediction_type` None takes the convention."""
+    if is_xl(tensors):
+        return xl_configs(tensors, prediction_type)
     unet, vae = unet_config(tensors), vae_config(tensors)
     second = is_second(tensors)
     inpainting = unet["in_channels"] != vae["latent_channels"]
@@ -29,9 +34,34 @@ def configs(tensors: Shapes, prediction_type: str | None) -> dict[str, dict[str,
     return {
         "unet": unet,
         "vae": vae,
-        "text_encoder": open_clip_config(tensors) if second else clip_config(tensors),
+        "text_encoder": open_clip_config(tensors, OPEN_CLIP, 1) if second else clip_config(tensors, CLIP),
         "scheduler": scheduler_config(predicts),
-        "tokenizer": {"model_max_length": 77, "pad_token": "!" if second else "<|endoftext|>"},
+        "tokenizer": TOKENIZER | ({"pad_token": "!"} if second else {}),
+    }
+
+
+def xl_configs(tensors: Shapes, prediction_type: str | None) -> dict[str, dict[str, Any]]:
+    """Those of Stable Diffusion XL."""
+    unet, vae = unet_config(tensors), vae_config(tensors)
+    vae |= {"scaling_factor": 0.13025, "sample_size": 1024}
+    text_2 = open_clip_config(tensors, XL_OPEN_CLIP, 0)
+    text_2["projection_dim"] = tensors[XL_OPEN_CLIP + "text_projection"].shape[1]
+    added = tensors[UNET + "label_emb.0.0.weight"].shape[1]
+    unet |= {
+        "sample_size": vae["sample_size"] // 2 ** (len(vae["block_out_channels"]) - 1),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": (added - text_2["projection_dim"]) // SIZES,
+        "projection_class_embeddings_input_dim": added,
+    }
+    predicts = prediction_type or ("v_prediction" if "v_pred" in tensors else "epsilon")
+    return {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": clip_config(tensors, XL_CLIP),
+        TEXT_2: text_2,
+        "scheduler": scheduler_config(predicts) | {"rescale_betas_zero_snr": "ztsnr" in tensors},
+        "tokenizer": TOKENIZER,
+        "tokenizer_2": TOKENIZER | {"pad_token": "!"},
     }
 
 
@@ -41,10 +71,17 @@ def is_second(tensors: Shapes) -> bool:
 
 
 def is_ldm(tensors: Shapes) -> bool:
-    """Whether the three networks of Stable Diffusion 1.x or 2.x are in the file, and nothing of SDXL."""
+    """Whether all networks of Stable Diffusion 1.x, 2.x or XL are in the file."""
     needed = (UNET + "input_blocks.0.0.weight", VAE + "decoder.conv_in.weight")
     text = any(name.startswith((CLIP, OPEN_CLIP)) for name in tensors)
-    return text and all(name in tensors for name in needed) and UNET + "label_emb.0.0.weight" not in tensors
+    plain = text and UNET + "label_emb.0.0.weight" not in tensors
+    return (plain or is_xl(tensors)) and all(name in tensors for name in needed)
+
+
+def is_xl(tensors: Shapes) -> bool:
+    """Stable Diffusion XL carries two text encoders, and what adds a pooled text and sizes to the timestep."""
+    needed = (XL_OPEN_CLIP + "text_projection", UNET + "label_emb.0.0.weight")
+    return any(name.startswith(XL_CLIP) for name in tensors) and all(name in tensors for name in needed)
 
 
 def count(tensors: Shapes, pattern: str) -> int:
@@ -62,6 +99,8 @@ def unet_config(tensors: Shapes) -> dict[str, Any]:
     channels = [tensors[f"{UNET}input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in starts]
     first = f"{UNET}input_blocks.{starts[attends.index(True)]}.1."
     linear = len(tensors[first + "proj_in.weight"].shape) == 2
+    depths = [count(tensors, re.escape(f"{UNET}input_blocks.{i}.1.transformer_blocks.") + r"(\d+)\.") for i in starts]
+    depths = [depth or 1 for depth in depths]  # where nothing attends
     return {
         "_class_name": "UNet2DConditionModel",
         "in_channels": tensors[UNET + "input_blocks.0.0.weight"].shape[1],
@@ -70,7 +109,7 @@ def unet_config(tensors: Shapes) -> dict[str, Any]:
         "layers_per_block": (downs[0] if downs else inputs) - 1,
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
-        "transformer_layers_per_block": count(tensors, re.escape(first) + r"transformer_blocks\.(\d+)\."),
+        "transformer_layers_per_block": depths if len(set(depths)) > 1 else depths[0],
         "cross_attention_dim": tensors[first + "transformer_blocks.0.attn2.to_k.weight"].shape[1],
         "attention_head_dim": [width // HEAD_DIM for width in channels] if linear else 8,
         "use_linear_projection": linear,
@@ -95,19 +134,19 @@ def vae_config(tensors: Shapes) -> dict[str, Any]:
     }
 
 
-def clip_config(tensors: Shapes) -> dict[str, Any]:
-    """CLIPTextModel's in 1.x."""
-    where = CLIP + ("text_model." if any(name.startswith(CLIP + "text_model.") for name in tensors) else "")
+def clip_config(tensors: Shapes, prefix: str) -> dict[str, Any]:
+    """CLIPTextModel's in 1.x and XL."""
+    where = prefix + ("text_model." if any(name.startswith(prefix + "text_model.") for name in tensors) else "")
     layers = count(tensors, re.escape(where) + r"encoder\.layers\.(\d+)\.")
     wide = tensors[where + "encoder.layers.0.mlp.fc1.weight"].shape[0]
     return text_config(tensors, where + "embeddings.token_embedding.weight", layers, wide, "quick_gelu")
 
 
-def open_clip_config(tensors: Shapes) -> dict[str, Any]:
-    """CLIPTextModel's in 2.x, which uses the states before the last block."""
-    layers = count(tensors, re.escape(OPEN_CLIP) + r"transformer\.resblocks\.(\d+)\.") - 1
-    wide = tensors[OPEN_CLIP + "transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
-    return text_config(tensors, OPEN_CLIP + "token_embedding.weight", layers, wide, "gelu")
+def open_clip_config(tensors: Shapes, prefix: str, unused: int) -> dict[str, Any]:
+    """CLIPTextModel's in 2.x, which does not use the last block, and in XL."""
+    layers = count(tensors, re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.") - unused
+    wide = tensors[prefix + "transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
+    return text_config(tensors, prefix + "token_embedding.weight", layers, wide, "gelu")
 
 
 def text_config(tensors: Shapes, embedding: str, layers: int, wide: int, act: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Names in original Stable Diffusion files (ldm, 1.x and 2.x) as diffusers and transformers call them.
+"""Names in original Stable Diffusion files (ldm, 1.x, 2.x and XL) as diffusers and transformers call them.
 
 Strings only, so that every engine can share it. A fused projection maps to three names: equal thirds of its
 rows. Names that inference does not need map to none.
@@ -12,6 +12,9 @@ UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CLIP = "cond_stage_model.transformer."
 OPEN_CLIP = "cond_stage_model.model."
+XL_CLIP = "conditioner.embedders.0.transformer."
+XL_OPEN_CLIP = "conditioner.embedders.1.model."
+REFINER = "conditioner.embedders.0.model."
 
 RESNET = {
     "in_layers.0": "norm1",
@@ -24,6 +27,8 @@ RESNET = {
 UNET_ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",

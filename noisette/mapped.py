@@ -53,7 +53,8 @@ class MappedTensors:
         dtype = DTYPES[tensor.dtype]
         count = (tensor.end - tensor.start) // dtype.itemsize
         array = np.frombuffer(self._map(tensor.path), dtype, count, tensor.start)
-        return (array if array.flags.aligned else array.copy()).reshape(tensor.shape)
+        array = (array if array.flags.aligned else array.copy()).reshape(tensor.stored_shape)
+        return array.T.copy() if tensor.flipped else array
 
     def release(self) -> None:
         """Let the system take back the pages read so far; they are read again if needed."""

@@ -20,7 +20,8 @@ MAX_HEADER = 100_000_000  # the format's own bound
 class Tensor:
     """One tensor of a file: bytes `start` to `end` of `path`, row-major, little-endian.
 
-    `name` is the name inside the file; `dtype` is safetensors' (F32, F16, BF16, …).
+    `name` is the name inside the file; `dtype` is safetensors' (F32, F16, BF16, …). A `flipped` one is a matrix
+    whose transpose lies there.
     """
 
     path: Path
@@ -29,6 +30,12 @@ class Tensor:
     shape: tuple[int, ...]
     start: int
     end: int
+    flipped: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape in the file."""
+        return self.shape[::-1] if self.flipped else self.shape
 
     def third(self, index: int) -> Tensor:
         """Rows index/3 to (index+1)/3: query, key or value of a fused projection."""
@@ -39,6 +46,10 @@ class Tensor:
     def squeezed(self) -> Tensor:
         """A 1x1 convolution's weight [out, in, 1, 1] as a linear layer's [out, in]."""
         return replace(self, shape=self.shape[:2])
+
+    def transposed(self) -> Tensor:
+        """A matrix [in, out] that is multiplied from the right as a linear layer's [out, in]."""
+        return replace(self, shape=self.shape[::-1], flipped=True)
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

@@ -125,12 +125,13 @@ def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch
 
 
 def read(tensor: Tensor) -> torch.Tensor:
-    """A tensor straight out of the mapped file, without a copy."""
+    """A tensor straight out of the mapped file, without a copy unless it lies there transposed."""
     with tensor.path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     dtype = STORED[tensor.dtype]
     count = (tensor.end - tensor.start) // dtype.itemsize
-    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=tensor.start).reshape(tensor.shape)
+    found = torch.frombuffer(mapped, dtype=dtype, count=count, offset=tensor.start).reshape(tensor.stored_shape)
+    return found.T.contiguous() if tensor.flipped else found
 
 
 class TorchNetworks:
