@@ -74,6 +74,11 @@ class Checkpoint:
         return self.kind.endswith("-inpaint")
 
     @property
+    def upcasts_vae(self) -> bool:
+        """Whether the VAE overflows float16 and runs in float32 instead, as diffusers' XL pipelines have it."""
+        return TEXT_2 in self.configs and bool(self.configs["vae"].get("force_upcast", True))
+
+    @property
     def vae_scale_factor(self) -> int:
         """The grid in pixels that a canvas keeps to: of Stable Diffusion a latent's side, else a token's."""
         vae = self.configs["vae"]

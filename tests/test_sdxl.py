@@ -23,6 +23,7 @@ from noisette.engines import openvino, torch_engine
 from noisette.errors import UserError
 from noisette.families import sdxl
 from noisette.generate import generate
+from noisette.journal import Journal
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
 from noisette.noise import Noise
@@ -210,6 +211,40 @@ def test_the_native_size_is_the_unets(tmp_path: Path) -> None:
     (large / "unet" / "config.json").write_text(json.dumps(published))
     asked = plan(Recipe(prompt=PROMPT, model=str(large), seed="1"), tmp_path)
     assert (asked.size.width, asked.size.height, asked.size.hires) == (1024, 1024, False)
+
+
+def test_half_precision_spares_the_autoencoder_where_it_overflows(tmp_path: Path) -> None:
+    whole = locate(str(saved("sdxl")[0]))
+    latents, sample = Noise(0).normal((1, 4, 8, 8)), Noise(1).normal((1, 4, 8, 8))
+    want = torch_engine.load(whole).decode_image(latents)
+    half = torch_engine.load(whole, precision="float16")
+    np.testing.assert_array_equal(half.decode_image(latents), want)
+    found = sdxl.load(half, whole)
+    told = found.told(found.encode_prompt(PROMPT), sample, guided=False)
+    assert half.denoise(sample, 10.0, *told).dtype == np.float32
+    assert half.unet.dtype == torch.float16
+    pipe = tiny.pipeline("sdxl")
+    pipe.vae.register_to_config(force_upcast=False)
+    pipe.save_pretrained(tmp_path)
+    assert torch_engine.load(locate(str(tmp_path)), precision="float16").vae.dtype == torch.float16
+
+
+@both_engines
+def test_a_run_goes_on_from_its_journal(engine: str, tmp_path: Path) -> None:
+    """The added condition belongs to the question: another prompt's pooled text is another one."""
+    found = locate(str(saved("sdxl")[0]))
+    networks = ENGINES[engine].load(found)
+    made = []
+    for prompt in (PROMPT, PROMPT, "red house"):
+        journal = Journal(networks, tmp_path / "journal", 1)
+        other = sdxl.load(journal, found)
+        told = other.told(other.encode_prompt(prompt), Noise(0).normal((1, 4, 8, 8)), guided=False)
+        made.append(journal.denoise(Noise(0).normal((1, 4, 8, 8)), 500.0, told[0] * 0, told[1]))
+        journal.step()
+        made.append(np.array(journal.recalled))
+    np.testing.assert_array_equal(made[0], made[2])
+    assert [int(made[i]) for i in (1, 3, 5)] == [0, 1, 0]
+    assert np.abs(made[4] - made[0]).max() > 1e-4
 
 
 @both_engines

@@ -64,7 +64,8 @@ def load(
             vision = CLIPVisionConfig.from_dict(checkpoint.configs[IMAGE_ENCODER])
             networks[IMAGE_ENCODER] = CLIPVisionModelWithProjection(vision)
     for name, network in networks.items():
-        fill(network, name, checkpoint.tensors(name), dtype)
+        upcast = name == "vae" and dtype == torch.float16 and checkpoint.upcasts_vae
+        fill(network, name, checkpoint.tensors(name), torch.float32 if upcast else dtype)
         network.to(where).eval().requires_grad_(False)
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
@@ -196,7 +197,7 @@ class TorchNetworks:
     @torch.inference_mode()
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         self._tile(pixels.shape[2] * pixels.shape[3])
-        encoded = self.vae.encode(self._in(pixels))
+        encoded = self.vae.encode(self._in(pixels, self.vae.dtype))
         if isinstance(self.vae, AutoencoderTiny):
             mean = out(encoded.latents)
             return mean, np.full_like(mean, -30)
@@ -213,10 +214,10 @@ class TorchNetworks:
             - 1
         )
         self._tile(latents.shape[2] * latents.shape[3] * factor**2)
-        return out(self.vae.decode(self._in(latents), return_dict=False)[0])
+        return out(self.vae.decode(self._in(latents, self.vae.dtype), return_dict=False)[0])
 
-    def _in(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
+    def _in(self, array: Array, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype or self.dtype)
 
     def _tile(self, area: int) -> None:
         """Tiles above `tiled.WHOLE_AREA` pixels, and only there: tiles change a picture a little."""

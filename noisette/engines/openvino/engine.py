@@ -233,7 +233,10 @@ class OpenVINONetworks:
             files_of_motion = [identity(path) for path in self._checkpoint.weights[MOTION]]
             adapters.append((self._checkpoint.configs[MOTION], files_of_motion, self._motion_scale))
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        key = blob_key(name, config, files, adapters, self._properties, device)
+        properties = self._properties
+        if network == "vae" and self._precision == "float16" and self._checkpoint.upcasts_vae:
+            properties = properties | {"INFERENCE_PRECISION_HINT": HINTS["float32"]}
+        key = blob_key(name, config, files, adapters, properties, device)
         group = f"{name}-{self._precision}-{place_hash(files)}"
 
         def build() -> tuple[ov.Model, Any]:
@@ -257,7 +260,7 @@ class OpenVINONetworks:
             return made, (get, get_motion)
 
         folder = cache_folder() / "openvino"
-        self._models[name] = self._pool.submit(compiled, self._core, build, self._properties, folder, group, key)
+        self._models[name] = self._pool.submit(compiled, self._core, build, properties, folder, group, key)
 
 
 def let_go(get: MappedTensors, done: Event) -> None:
