@@ -34,6 +34,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str
     return folder, cache, report
 
 
+def test_stable_diffusion_xl_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(making, "HELD_OUT", ("a fox",))
+    monkeypatch.setattr(making, "HELD_OUT_STEPS", 1)
+    tiny.save("sdxl", tmp_path / "model")
+    report = making.optimize(str(tmp_path / "model"), 1, lambda line: None)
+    assert 20 < report["psnr"]["mean"] < 80
+
+
 @pytest.fixture
 def folder(made: tuple[Path, Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NOISETTE_CACHE", str(made[1]))

@@ -11,9 +11,12 @@ from noisette import cli, speed
 from tests import tiny
 
 
-def test_a_row_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("style", ["sd1", "sdxl"])
+def test_a_row_for_each(
+    style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
-    tiny.save("sd1", tmp_path / "model")
+    tiny.save(style, tmp_path / "model")
     assert cli.run("bench", [str(tmp_path / "model"), "--rounds", "1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     rows = {(row["engine"], row["precision"]): row for row in report["rows"]}
