@@ -24,6 +24,8 @@ from noisette.errors import UserError
 from noisette.kinds import TEXT_2
 from noisette.tensors import read_headers
 
+IP_ADAPTERS = ("models/ip-adapter_sd15.safetensors", "sdxl_models/ip-adapter_sdxl.safetensors")  # h94/IP-Adapter's
+
 
 def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     """The checkpoint whose text encoder ends so many layers earlier, its last norm kept.
@@ -53,15 +55,15 @@ def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
 def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:
     """The checkpoint with an IP-Adapter (Ye et al. 2023) and the CLIP vision model that it looks through.
 
-    `where`: FILE.safetensors with the folder image_encoder/ beside it, a hub id whose models/ hold both for
-    Stable Diffusion 1.5, or such an id with a file's name behind it. Raises UserError.
+    `where`: FILE.safetensors with the folder image_encoder/ beside it, a hub id whose models/ or sdxl_models/ hold
+    both for Stable Diffusion 1.5 or XL, or such an id with a file's name behind it. Raises UserError.
     """
     file = Path(where).expanduser()
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+\.safetensors))?", where)
     if not file.exists() and match:
         from noisette.hub import download
 
-        name = match[2] or "models/ip-adapter_sd15.safetensors"
+        name = match[2] or IP_ADAPTERS[TEXT_2 in checkpoint.configs]
         beside = Path(name).parent.as_posix()
         names = [f"{beside}/image_encoder/{part}" for part in ("config.json", "model.safetensors")]
         file = download(match[1], [name, *names]) / name

@@ -46,7 +46,7 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
     if recipe.image_prompt and not checkpoint.sees:
         raise UserError(
             f"--image_prompt {recipe.image_prompt} needs an image encoder, which {recipe.model} has not: name one by"
-            " --ip_adapter, for Stable Diffusion 1.5 h94/IP-Adapter"
+            " --ip_adapter, for Stable Diffusion 1.5 and XL h94/IP-Adapter"
         )
     if recipe.soft_mask and checkpoint.masked:
         raise UserError(f"--soft_mask True does not suit {recipe.model}, which was trained on black and white masks")

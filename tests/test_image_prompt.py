@@ -10,13 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from noisette import engines, image_prompt
+from noisette.adapters import with_ip_adapter
+from noisette.checkpoint import locate
 from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.plan import plan
@@ -152,9 +159,9 @@ def plus_name(name: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("plus", [False, True])
-def test_an_ip_adapter_gives_the_picture_that_diffusers_gives(tmp_path: Path, plus: bool) -> None:
-    pipeline = tiny.save("sd1", tmp_path / "model")
+@pytest.mark.parametrize(("style", "plus"), [("sd1", False), ("sd1", True), ("sdxl", False)])
+def test_an_ip_adapter_gives_the_picture_that_diffusers_gives(tmp_path: Path, style: str, plus: bool) -> None:
+    pipeline = tiny.save(style, tmp_path / "model")
     adapter = write_adapter(tmp_path / "models", pipeline, plus)
     shades = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(shades).save(tmp_path / "base.png")
@@ -171,13 +178,17 @@ def test_an_ip_adapter_gives_the_picture_that_diffusers_gives(tmp_path: Path, pl
         part: {key.removeprefix(part + "."): value for key, value in state.items() if key.startswith(part)}
         for part in ("image_proj", "ip_adapter")
     }
-    pipeline = StableDiffusionImg2ImgPipeline(
+    kind, unsafe = {
+        "sd1": (StableDiffusionImg2ImgPipeline, {"requires_safety_checker": False}),
+        "sdxl": (StableDiffusionXLImg2ImgPipeline, {"add_watermarker": False}),
+    }[style]
+    pipeline = kind(
         **pipeline.components
         | {
             "image_encoder": CLIPVisionModelWithProjection.from_pretrained(tmp_path / "models" / "image_encoder"),
             "feature_extractor": CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32),
         },
-        requires_safety_checker=False,
+        **unsafe,
     )
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.load_ip_adapter(parts, subfolder="", weight_name="")
@@ -191,6 +202,22 @@ def test_an_ip_adapter_gives_the_picture_that_diffusers_gives(tmp_path: Path, pl
     assert np.abs(result.picture.data.astype(int) - np.asarray(wanted).astype(int)).max() <= 2
     plain = generate(plan(replace(recipe, image_prompt=0.0), tmp_path), engines.load(planned))
     assert (next(plain).picture.data != result.picture.data).any()
+
+
+@pytest.mark.parametrize(("style", "folder"), [("sd1", "models"), ("sdxl", "sdxl_models")])
+def test_a_hub_id_gives_the_adapter_of_the_models_kind(
+    style: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = tiny.save(style, tmp_path / "model")
+    (tmp_path / "hub" / folder).mkdir(parents=True)
+
+    def download(model: str, names: list[str]) -> Path:
+        write_adapter(tmp_path / "hub" / folder, pipeline, plus=False).rename(tmp_path / "hub" / names[0])
+        return tmp_path / "hub"
+
+    monkeypatch.setattr("noisette.hub.download", download)
+    found = with_ip_adapter(locate(str(tmp_path / "model")), "h94/IP-Adapter")
+    assert found.weights["ip_adapter"][0].parent == tmp_path / "hub" / folder
 
 
 def test_an_ip_adapter_that_is_none_is_one_line(tmp_path: Path) -> None:
