@@ -17,7 +17,18 @@ from safetensors.torch import load_file, save_file
 
 from noisette.cli import run
 from noisette.errors import UserError
-from noisette.train import autoencoder, captions, compose, data, decoder, denoiser, examples, upscale, vectors
+from noisette.train import (
+    autoencoder,
+    captions,
+    check_ready,
+    compose,
+    data,
+    decoder,
+    denoiser,
+    examples,
+    upscale,
+    vectors,
+)
 from noisette.train.checkpoint import Run, keep_start, load_start
 from noisette.train.config import read_config
 
@@ -61,6 +72,27 @@ def test_configuration_mistakes_are_one_line(tmp_path: Path, text: str, word: st
 def test_missing_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", ["data", "--config", "nowhere.toml"]) == 2
     assert "nowhere.toml is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "step", ["autoencoder", "denoiser", "decoder", "upscale", "image_encoder", "export", "motion"]
+)
+def test_a_step_out_of_turn_is_one_line_and_makes_nothing(
+    step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", [step, "--dir", str(tmp_path / "new"), "--to", str(tmp_path / "to")]) == 2
+    assert f"noisette train {step} needs noisette train data first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_started_autoencoder_counts_as_trained(tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="needs noisette train autoencoder first"):
+        check_ready("denoiser", tmp_path)
+    (tmp_path / "start").mkdir()
+    check_ready("denoiser", tmp_path)
+    with pytest.raises(UserError, match="needs noisette train denoiser first"):
+        check_ready("export", tmp_path)
 
 
 def test_captions_name_the_thing_or_its_tags() -> None:
