@@ -268,6 +268,16 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert resumed == whole[5:]
 
 
+def test_a_pause_is_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Linear(2, 2)
+    training = Run(tmp_path, "toy", network, torch.optim.AdamW(network.parameters()), ema=0.9)
+    clock = iter([0.0, 2.0, 2000.0, 2003.0, 3000.0, 3000.0])
+    monkeypatch.setattr("noisette.train.checkpoint.time.monotonic", lambda: next(clock))
+    counted = list(training.steps(minutes=1.05, checkpoint_minutes=1e9, every=1000))
+    assert counted == [0.0, 2 / 60, 62 / 60]
+    assert training.seconds == 65.0
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     training = Run(tmp_path, "toy", network, torch.optim.AdamW(network.parameters()), ema=0.9)
