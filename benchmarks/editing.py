@@ -1,12 +1,13 @@
 """Inpainting here and with diffusers on the same base, mask and weights: what is kept, and how visible the seam is.
 
-    python3 benchmarks/editing.py [--steps 10] [--seeds 3] [--pictures photo alpha deep large]
+    python3 benchmarks/editing.py [--steps 10] [--seeds 3] [--pictures photo alpha deep large] [--sheet FILE]
 
-Weights: noisette-1. diffusers' StableDiffusionInpaintPipeline takes UNets of 4 and 9 channels only; its own code
-runs here with that number read as 16, and nothing else changed. Both sides run the torch engine, one process,
-networks loaded beforehand; processor seconds from files to file; rounds alternate. diffusers is given
-what its guides give it: RGB pictures, and sides down to the next multiple of 16. A result of another size is
-brought back to the input's by Lanczos before pixels are compared, as its user would have to.
+The pictures are scikit-image's photograph of a cat (CC0), as it is and in other formats. Weights: noisette-1.
+diffusers' StableDiffusionInpaintPipeline takes UNets of 4 and 9 channels only; its own code runs here with that
+number read as 16, and nothing else changed. Both sides run the torch engine, one process, networks loaded
+beforehand; processor seconds from files to file; rounds alternate. diffusers is given what its guides give it: RGB
+pictures, and sides down to the next multiple of 16. A result of another size is brought back to the input's by
+Lanczos before pixels are compared, as its user would have to.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as theirs
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw, ImageFont
+from skimage import data
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -41,6 +43,7 @@ from noisette.seams import steps_across
 
 PROMPT = "a red apple"
 MODEL = BUILTIN / "noisette-1"
+CAPTION = 28  # pixels above a sheet
 
 
 @dataclass
@@ -57,24 +60,24 @@ class Row:
 
 
 def write_inputs(folder: Path, name: str) -> tuple[Path, Path]:
-    """A base and a mask: photo 427x640 with profile, alpha, deep (16-bit grey), large (4000x3000, small mask)."""
-    width, height = (4000, 3000) if name == "large" else (427, 640)
+    """A base and a mask: photo 451x300 with a profile, alpha, deep (16-bit grey), large (4000x3000, small mask)."""
+    photo = Image.fromarray(data.chelsea())
+    if name == "large":
+        photo = photo.resize((4000, 3000), Image.Resampling.LANCZOS)
+    rgb = np.asarray(photo)
+    height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    waves = [np.sin(x / (width / k) + k) * np.cos(y / (height / (k + 1))) for k in (3, 5, 7)]
-    colour = np.stack([150 + 60 * wave for wave in waves], axis=-1)
-    colour += np.random.default_rng(0).normal(0, 4, colour.shape)
-    rgb = np.clip(colour, 0, 255).astype(np.uint8)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     base, mask = folder / f"{name}.png", folder / f"{name}-mask.png"
     if name == "alpha":
         rgba = np.dstack([rgb, np.clip(y / height * 300, 40, 255).astype(np.uint8)])
         Image.fromarray(rgba).save(base, icc_profile=profile, dpi=(300, 300))
     elif name == "deep":
-        Image.fromarray((colour.mean(axis=-1) * 257).clip(0, 65535).astype(np.uint16)).save(base, dpi=(300, 300))
+        Image.fromarray((rgb.mean(axis=-1) * 257).astype(np.uint16)).save(base, dpi=(300, 300))
     else:
-        Image.fromarray(rgb).save(base, icc_profile=profile, dpi=(300, 300))
-    radius = 150 if name == "large" else 110
-    white = (x - width * 0.45) ** 2 + (y - height * 0.55) ** 2 < radius**2
+        photo.save(base, icc_profile=profile, dpi=(300, 300))
+    radius = 150 if name == "large" else 70
+    white = (x - width * 0.22) ** 2 + (y - height * 0.3) ** 2 < radius**2
     Image.fromarray(white.astype(np.uint8) * 255).save(mask)
     return base, mask
 
@@ -147,12 +150,31 @@ def judge(base: Path, mask: Path, made: Path, seconds: float) -> Row:
     return Row(float((difference > 0).mean()), int(np.ceil(difference.max())), *seams, same, carried, seconds)
 
 
+def draw_sheet(base: Path, mask: Path, made: dict[str, Path], target: Path) -> None:
+    """Base and mask, then each method's picture above what it changed of the kept pixels, ten times as strong."""
+    before, white = Image.open(base).convert("RGB"), Image.open(mask).convert("RGB")
+    width, height = before.size
+    sheet = Image.new("RGB", (width * (len(made) + 1), height * 2 + CAPTION), "white")
+    sheet.paste(before, (0, CAPTION))
+    sheet.paste(white, (0, CAPTION + height))
+    font, write = ImageFont.load_default(18), ImageDraw.Draw(sheet)
+    write.text((8, 4), "base and mask", "black", font)
+    for column, (method, path) in enumerate(made.items(), 1):
+        after = Image.open(path).convert("RGB").resize(before.size, Image.Resampling.LANCZOS)
+        changed = np.abs(np.asarray(after, int) - np.asarray(before, int)) * (np.asarray(white) < 128)
+        sheet.paste(after, (column * width, CAPTION))
+        sheet.paste(Image.fromarray((changed * 10).clip(0, 255).astype(np.uint8)), (column * width, CAPTION + height))
+        write.text((column * width + 8, 4), method, "black", font)
+    sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3), Image.Resampling.LANCZOS).save(target, quality=85)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pictures", nargs="+", default=["photo", "alpha", "deep", "large"])
     parser.add_argument("--keep", type=Path, help="put the pictures here")
+    parser.add_argument("--sheet", type=Path, help="draw the first seed's pictures of the first base here")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     methods = {
@@ -172,12 +194,16 @@ def main() -> None:
     for name in args.pictures:
         base, mask = write_inputs(folder, name)
         rows: dict[str, list[Row]] = {method: [] for method in methods}
+        made: dict[str, Path] = {}
         for seed in range(args.seeds):
             for method, run in methods.items():
                 out = folder / f"{name}-{method.replace(' ', '_').replace(',', '')}-{seed}.png"
+                made.setdefault(method, out)
                 began = time.process_time()
                 run(base, mask, seed, out)
                 rows[method].append(judge(base, mask, out, time.process_time() - began))
+        if args.sheet and name == args.pictures[0]:
+            draw_sheet(base, mask, made, args.sheet)
         for method, found in rows.items():
             print(f"| {name} | {method} | {cells(found)} |", flush=True)
 

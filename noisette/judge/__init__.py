@@ -197,11 +197,11 @@ class Case:
 
     def samplers(self) -> Iterator[tuple[str, Any]]:
         """The distance of held-out labels' drawings to their pictures, by sampler and steps."""
-        labels = [self.entries[i]["label"] for i in self.held_out]
+        asked = self.asked(self.entries[i]["label"] for i in self.held_out)
         truth = WIDTH * features_of(self.judge, [on_white(self.cut_outs[i]) for i in self.held_out])
         for sampler in SAMPLERS:
             for steps in STEPS:
-                drawn = [self.artist.draw(text, seed, sampler, steps) for seed, text in enumerate(labels)]
+                drawn = [self.artist.draw(text, seed, sampler, steps) for seed, text in asked]
                 seen = WIDTH * features_of(self.judge, drawn)
                 yield f"{sampler}, {steps} steps: KID, FID", [round(kid(seen, truth), 4), round(fid(seen, truth), 2)]
 

@@ -35,6 +35,19 @@ STEPS = (
     "sheet",
     "evaluate",
 )
+NEEDS = {  # the steps before each
+    "data": (),
+    "autoencoder": ("data",),
+    "denoiser": ("data", "autoencoder"),
+    "decoder": ("data", "autoencoder", "denoiser"),
+    "upscale": ("data", "autoencoder"),
+    "image_encoder": ("data", "autoencoder", "denoiser"),
+    "export": ("data", "autoencoder", "denoiser"),
+    "motion": ("data",),
+    "sheet": (),
+    "evaluate": ("data",),
+}
+LAST_FILE = {"data": "captions.json", "autoencoder": "autoencoder.pt", "denoiser": "denoiser.pt"}
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
 
@@ -68,15 +81,19 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     torch.set_flush_denormal(True)
     config = read_config(values.config)
     folder = values.dir or cache_folder() / "train" / "noisette-1"
-    folder.mkdir(parents=True, exist_ok=True)
     if values.start is not None:
         keep_start(folder, values.start)
     for step in STEPS if values.step == "all" else (values.step,):
+        check_ready(step, folder)
         if step == "data":
+            folder.mkdir(parents=True, exist_ok=True)
             data.prepare(folder, config)
             data.prepare_text(folder, config)
         elif step == "autoencoder":
-            autoencoder.train(folder, config)
+            if values.step == "all" and has_started_autoencoder(folder):
+                print("autoencoder: that of --start is kept", flush=True)
+            else:
+                autoencoder.train(folder, config)
         elif step == "denoiser":
             denoiser.train(folder, config, sheet.while_training(folder, config))
         elif step == "decoder":
@@ -105,3 +122,16 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
             sheet.draw(values.to, config["card"]["prompts"], side, folder / "card.jpg", side // 2)
     return 0
+
+
+def check_ready(step: str, folder: Path) -> None:
+    """Raises UserError when a step that must come before has not been done in `folder`."""
+    for needed in NEEDS[step]:
+        file = folder / LAST_FILE[needed]
+        if not file.exists() and not (needed == "autoencoder" and has_started_autoencoder(folder)):
+            raise UserError(f"noisette train {step} needs noisette train {needed} first: there is no {file}")
+
+
+def has_started_autoencoder(folder: Path) -> bool:
+    """Whether the autoencoder is that of `--start`, none having been trained here."""
+    return (folder / "start").is_dir() and not (folder / LAST_FILE["autoencoder"]).exists()

@@ -17,6 +17,7 @@ from torch import nn
 
 from noisette.errors import UserError
 
+LONGEST = 60.0  # seconds that one step counts for at most: what takes longer was paused
 AVERAGED = 4  # steps from one look at the weights, for their average, to the next
 
 
@@ -78,7 +79,8 @@ class Run:
         """Yields the minutes of training that have passed, once a step, until `minutes` have.
 
         Every `every` steps one line goes to the log (and the terminal), every `checkpoint_minutes` and at the end
-        a checkpoint is written and `saved` called with the minutes. What both take is not counted as training.
+        a checkpoint is written and `saved` called with the minutes. What both take is not counted as training, nor
+        are the minutes of a process that was stopped meanwhile (`kill -STOP`).
         """
         last = logged = checkpoint = time.monotonic()
         self.samples = 0
@@ -86,7 +88,7 @@ class Run:
             yield self.seconds / 60
             self.step += 1
             now = time.monotonic()
-            self.seconds, last = self.seconds + now - last, now
+            self.seconds, last = self.seconds + min(now - last, LONGEST), now
             if self.step % every == 0:
                 self.log(self.samples / (now - logged))
                 logged, self.samples = now, 0

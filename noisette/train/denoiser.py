@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from noisette.train.checkpoint import Run, load_start
 from noisette.train.config import Config
 from noisette.train.data import read_pictures
 from noisette.train.examples import KINDS, Example, draw, make_examples
+from noisette.train.fast import quickened
 
 
 def build(config: Config, text_width: int = 384) -> UNet2DConditionModel:
@@ -139,6 +140,7 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
     )
     run = Run(folder, "denoiser", network, optimizer, settings["ema"])
     run.resume()
+    network.set_attn_processor(AttnProcessor())  # plain products: on short sequences quicker than the fused ones
     predict = quickened(network, settings["compiled"])
     levels = table(config)
     alphas, sigmas = (torch.from_numpy(values.astype(np.float32)) for values in (levels.alphas, levels.sigmas))
@@ -151,27 +153,6 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
         run.update(v_loss(predict, x0, context, timesteps, alphas, sigmas), len(x0))
 
 
-def quickened(network: UNet2DConditionModel, compiled: bool) -> Callable[..., torch.Tensor]:
-    """The network as a function of x, timesteps and text states, made fast for this processor.
-
-    With AMX its products are of bfloat16 (weights, sums and the optimizer stay float32). Compiled, what stands
-    between the products is fused. Attention is two plain products: the fused one's gradient is slow for short
-    sequences.
-    """
-    network.set_attn_processor(AttnProcessor())
-    if compiled and not any(map(shutil.which, ("g++", "clang++", "cl"))):
-        print("denoiser: no C++ compiler is here: uncompiled, at about half the speed", flush=True)
-        compiled = False
-    forward = torch.compile(network, dynamic=False) if compiled else network
-    matrices = torch.cpu._is_amx_tile_supported()
-
-    def predict(x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=matrices):
-            return forward(x, timesteps, context).sample.float()
-
-    return predict
-
-
 def logit_normal(rng: np.random.Generator, count: int, mean: float, deviation: float) -> torch.Tensor:
     """Timesteps 0 to 999, dense where the work is (Esser et al. 2024, eq. 19)."""
     share = 1 / (1 + np.exp(-rng.normal(mean, deviation, count)))
@@ -179,7 +160,7 @@ def logit_normal(rng: np.random.Generator, count: int, mean: float, deviation: f
 
 
 def v_loss(
-    predict: Callable[..., torch.Tensor],
+    predict: Callable[..., Any],
     x0: torch.Tensor,
     context: torch.Tensor,
     timesteps: torch.Tensor,
@@ -190,4 +171,4 @@ def v_loss(
     noise = torch.randn(x0.shape)
     alpha, sigma = alphas[timesteps][:, None, None, None], sigmas[timesteps][:, None, None, None]
     x = (alpha * x0 + sigma * noise).contiguous(memory_format=torch.channels_last)
-    return F.mse_loss(predict(x, timesteps, context), alpha * noise - sigma * x0)
+    return F.mse_loss(predict(x, timesteps, context).sample.float(), alpha * noise - sigma * x0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -36,11 +37,10 @@ def draw(model: Path, prompts: list[str], side: int, target: Path, tile: int | N
     """Draws a sheet with the model in the folder `model`, pictures of `side` pixels shown at `tile`."""
     tile = tile or side
     sheet = Image.new("RGB", (COLUMNS * tile, -(-len(prompts) // COLUMNS) * tile), "white")
-    settings = {"model": str(model), "img_w": side, "img_h": side, "guidance_scale": 3.0}
-    settings["sampler"] = "euler_ancestral"
+    settings: dict[str, Any] = {"img_w": side, "img_h": side, "guidance_scale": 3.0, "sampler": "euler_ancestral"}
     networks = None
     for seed, prompt in enumerate(prompts):
-        planned = plan(Recipe(prompt=prompt, seed=str(seed), **settings))
+        planned = plan(Recipe(model=str(model), prompt=prompt, seed=str(seed), **settings))
         networks = networks or engines.load(planned)
         (result,) = generate(planned, networks)
         shown = result.picture.to_pil().resize((tile, tile), Image.Resampling.LANCZOS)
