@@ -52,7 +52,9 @@ def cached(model: str, why: str) -> tuple[Path, list[str], tuple[str, ...]]:
         raise UserError(f"no model {model}: not a path, not in the hub's cache, and the hub is out of reach ({why})")
     folder = Path(index).parent
     names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
-    for network in networks_of(read_json(Path(index))):
+    pipeline = read_json(Path(index))
+    check_known(model, pipeline)
+    for network in networks_of(pipeline):
         if not any(name.startswith(network + "/") and name.endswith(".safetensors") for name in names):
             raise UserError(f"{model}: the weights of {network} are not in the hub's cache, and {why}")
     return folder, names, ()

@@ -34,6 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str
     return folder, cache, report
 
 
+@pytest.mark.slow
 def test_stable_diffusion_xl_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(making, "HELD_OUT", ("a fox",))
