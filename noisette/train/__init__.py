@@ -47,6 +47,7 @@ NEEDS = {  # the steps before each
     "sheet": (),
     "evaluate": ("data",),
 }
+AFTER_EXPORT = ("motion", "sheet", "evaluate")
 LAST_FILE = {"data": "captions.json", "autoencoder": "autoencoder.pt", "denoiser": "denoiser.pt"}
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
     from noisette.train import autoencoder, data, decoder, denoiser, export, image_encoder, motion, sheet, upscale
-    from noisette.train.checkpoint import keep_start
+    from noisette.train.checkpoint import check_exported, keep_start
     from noisette.train.config import read_config
 
     torch.set_flush_denormal(True)
@@ -85,6 +86,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         keep_start(folder, values.start)
     for step in STEPS if values.step == "all" else (values.step,):
         check_ready(step, folder)
+        if step in AFTER_EXPORT:
+            check_exported("to", values.to)
         if step == "data":
             folder.mkdir(parents=True, exist_ok=True)
             data.prepare(folder, config)

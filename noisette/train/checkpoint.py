@@ -142,10 +142,15 @@ class Run:
         return self.network.eval()
 
 
+def check_exported(flag: str, model: Path) -> None:
+    """Raises UserError when there is no exported model in that folder."""
+    if not (model / "unet").is_dir():
+        raise UserError(f"--{flag} {model} is no folder of `noisette train export`")
+
+
 def keep_start(folder: Path, model: Path) -> None:
     """Keeps an exported model beside the checkpoints: what has no checkpoint starts from it."""
-    if not (model / "unet").is_dir():
-        raise UserError(f"--start {model} is no folder of `noisette train export`")
+    check_exported("start", model)
     if not (folder / "start").exists():
         shutil.copytree(model, folder / "start.part", dirs_exist_ok=True)
         (folder / "start.part").replace(folder / "start")

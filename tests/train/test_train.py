@@ -85,6 +85,15 @@ def test_a_step_out_of_turn_is_one_line_and_makes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("step", ["motion", "sheet", "evaluate"])
+def test_what_is_not_exported_can_not_be_looked_at(
+    step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "captions.json").write_text("[]", encoding="utf-8")
+    assert run("train", [step, "--dir", str(tmp_path), "--to", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is no folder of `noisette train export`" in capsys.readouterr().err
+
+
 def test_a_started_autoencoder_counts_as_trained(tmp_path: Path) -> None:
     (tmp_path / "captions.json").write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match="needs noisette train autoencoder first"):
