@@ -18,7 +18,7 @@ from torch import nn
 from noisette.errors import UserError
 
 LONGEST = 60.0  # seconds that one step counts for at most: what takes longer was paused
-AVERAGED = 4  # steps from one look at the weights, for their average, to the next
+AVERAGED, BEGINNING = 4, 100  # steps from one look at the weights, for their average, to the next: after so many
 
 
 class Run:
@@ -116,10 +116,11 @@ class Run:
         self.optimizer.step()
         self.losses.append(loss.item())
         self.samples += samples
-        if self.step % AVERAGED:
+        every = AVERAGED if self.step > BEGINNING else 1
+        if self.step % every:
             return
         with torch.no_grad():
-            share = 1 - min(self.decay**AVERAGED, (self.step + AVERAGED) / (self.step + 20 * AVERAGED))
+            share = 1 - min(self.decay**every, (self.step + every) / (self.step + 20 * every))
             state = self.network.state_dict()
             torch._foreach_lerp_(list(self.averages.values()), [state[key] for key in self.averages], share)
 

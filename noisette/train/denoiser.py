@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 
 from noisette.schedules import Table, make_table
 from noisette.train import autoencoder
@@ -19,7 +18,7 @@ from noisette.train.checkpoint import Run, load_start
 from noisette.train.config import Config
 from noisette.train.data import read_pictures
 from noisette.train.examples import KINDS, Example, draw, make_examples
-from noisette.train.fast import quickened
+from noisette.train.fast import plain_attention, quickened
 
 
 def build(config: Config, text_width: int = 384) -> UNet2DConditionModel:
@@ -140,7 +139,7 @@ def train(folder: Path, config: Config, saved: Callable[[float], None]) -> None:
     )
     run = Run(folder, "denoiser", network, optimizer, settings["ema"])
     run.resume()
-    network.set_attn_processor(AttnProcessor())  # plain products: on short sequences quicker than the fused ones
+    plain_attention(network)
     predict = quickened(network, settings["compiled"])
     levels = table(config)
     alphas, sigmas = (torch.from_numpy(values.astype(np.float32)) for values in (levels.alphas, levels.sigmas))

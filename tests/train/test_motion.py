@@ -84,8 +84,8 @@ def config() -> dict[str, dict[str, Any]]:
     made = read_config(None)
     made["data"] |= {"captions": 2, "grounds": 0, "recoloured": 0}
     made["motion"] |= {"frames": 4, "clips": 6, "heads": 2, "minutes": 0.02, "warm_up": 2, "batch": 4}
-    made["motion"] |= {"frames_at_once": 2, "whole": 0.5}
-    made["log"] |= {"every": 2}
+    made["motion"] |= {"compiled": False}
+    made["log"] |= {"every": 1}
     return made
 
 

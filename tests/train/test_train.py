@@ -50,7 +50,7 @@ def tiny() -> dict[str, dict[str, Any]]:
     config["denoiser"] |= {"minutes": 0.02, "compiled": False}
     config["decoder"] |= {"batch": 2, "minutes": 0.01, "compiled": False, "critic": 8, "critic_alone": 0}
     config["upscale"] |= {"channels": 8, "layers": 1, "pictures": 2, "patch": 16, "batch": 2, "minutes": 0.01}
-    config["log"] |= {"every": 2}
+    config["log"] |= {"every": 1}
     return config
 
 
