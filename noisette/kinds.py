@@ -46,6 +46,11 @@ def kind_of(model: str, configs: dict[str, dict[str, Any]]) -> str:
     for key in ("class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim"):
         if unet.get(key) is not None:
             raise UserError(f"{model}: a UNet with {key} {unet[key]} needs more than text, and does not run here")
+    noise = str(configs["scheduler"].get("_class_name"))
+    if noise.startswith("EDM"):
+        raise UserError(f"{model}: a UNet for {noise}'s noise levels does not run here")
+    if configs["vae"].get("latents_mean") is not None:
+        raise UserError(f"{model}: a VAE whose latents are shifted by latents_mean does not run here")
     if unet.get("addition_embed_type") not in (("text_time",) if is_xl else (None, "text")):
         raise UserError(
             f"{model}: a UNet with addition_embed_type {unet.get('addition_embed_type')} does not run here"

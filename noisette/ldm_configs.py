@@ -18,6 +18,7 @@ from noisette.tensors import Tensor
 
 Shapes = Mapping[str, Tensor]
 HEAD_DIM = 64
+EDM = ("edm_mean", "edm_vpred.sigma_max")  # in files of Playground v2.5, and of CosXL
 TOKENIZER = {"model_max_length": 77, "pad_token": "<|endoftext|>"}
 
 
@@ -54,12 +55,15 @@ def xl_configs(tensors: Shapes, prediction_type: str | None) -> dict[str, dict[s
         "projection_class_embeddings_input_dim": added,
     }
     predicts = prediction_type or ("v_prediction" if "v_pred" in tensors else "epsilon")
+    scheduler = scheduler_config(predicts) | {"rescale_betas_zero_snr": "ztsnr" in tensors}
+    if any(name in tensors for name in EDM):
+        scheduler["_class_name"] = "EDMEulerScheduler"
     return {
         "unet": unet,
         "vae": vae,
         "text_encoder": clip_config(tensors, XL_CLIP),
         TEXT_2: text_2,
-        "scheduler": scheduler_config(predicts) | {"rescale_betas_zero_snr": "ztsnr" in tensors},
+        "scheduler": scheduler,
         "tokenizer": TOKENIZER,
         "tokenizer_2": TOKENIZER | {"pad_token": "!"},
     }

@@ -201,6 +201,9 @@ def test_other_files_of_xl_are_refused(tmp_path: Path) -> None:
     save_file(refiner, file)
     with pytest.raises(UserError, match="is a refiner"):
         checkpoint.locate(str(file))
+    save_file(tensors | {"edm_mean": torch.zeros(4)}, file)
+    with pytest.raises(UserError, match="EDMEulerScheduler's noise levels"):
+        checkpoint.locate(str(file))
     save_file(tensors | {UNET + "label_emb.0.0.weight": torch.zeros(256, 137)}, file)
     with pytest.raises(UserError, match="sizes 136 wide for a UNet that takes 137"):
         checkpoint.locate(str(file))
