@@ -111,7 +111,7 @@ class ClipJob(Job):
 
         def for_window(window: NDArray[np.int64]) -> Denoise:
             several = len(prompt.positive) > 1
-            here = replace(prompt, positive=prompt.positive[window]) if several else prompt
+            here = prompt.for_frames(lambda states: states[window]) if several else prompt
             shown = None if beside is None else np.ascontiguousarray(beside[:, :, window])
             return self.model.denoiser(here, *scales, interval, levels, shown, 1)
 
@@ -215,8 +215,8 @@ def at_frames(prompt: Any, clip: ClipPlan, loop: bool) -> Any:
     """The conditions of each frame where the prompt changes; as they are where one serves all."""
     if len(clip.prompts) == 1:
         return prompt
-    travelled = along(prompt.positive, [frame for frame, _ in clip.prompts], clip.num_frames, loop)
-    return replace(prompt, positive=travelled, negative=prompt.negative[:1])
+    stops = [frame for frame, _ in clip.prompts]
+    return prompt.for_frames(lambda states: along(states, stops, clip.num_frames, loop))
 
 
 def blended(images: Iterator[Array], times: int, loop: bool) -> Iterator[Array]:

@@ -26,13 +26,15 @@ from noisette.generate import generate
 from noisette.journal import Journal
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
+from noisette.motion import along
 from noisette.noise import Noise
 from noisette.plan import plan
 from noisette.recipe import Recipe
 from noisette.sampling import SAMPLERS
 from tests import tiny
+from tests.test_families_sd import check
 
-STEPS, SEED, SIDE, TOLERANCE = 4, 1024, 64, 1e-3
+STEPS, SEED, SIDE = 4, 1024, 64
 PROMPT, NEGATIVE = "a green alien, 4k!!", "red house"
 ENGINES: dict[str, Any] = {"torch": torch_engine, "openvino": openvino}
 KINDS = {
@@ -93,13 +95,6 @@ def theirs(style: str, mode: str, sampler: str, **arguments: Any) -> np.ndarray:
         "generator": torch.Generator().manual_seed(SEED), "guidance_scale": 5.0, **arguments,
     })  # fmt: skip
     return result.images.numpy()
-
-
-def check(a: np.ndarray, b: np.ndarray) -> None:
-    assert a.shape == b.shape
-    assert np.isfinite(b).all()
-    assert np.abs(b).max() > 0.1
-    assert np.abs(a - b).max() <= TOLERANCE
 
 
 @both_engines
@@ -341,6 +336,21 @@ def test_a_lora_of_the_unet_in_original_names(tmp_path: Path) -> None:
         read_lora(tmp_path / "other.safetensors", 1.0, {"unet": found.tensors("unet")})
 
 
+def test_pooled_texts_travel_with_the_prompts() -> None:
+    """Three prompts over five frames: each frame its own, the last frame's and the first's as if alone."""
+    family = model("sdxl", "torch")
+    texts = ["a cat", "a red house", "a tree"]
+    three = family.encode_prompt(texts, "blue")
+    travelled = three.for_frames(lambda states: along(states, [0, 2, 4], 5, loop=False))
+    assert len(travelled.positive) == len(travelled.pooled) == 5
+    assert len(travelled.negative) == len(travelled.negative_pooled) == 1
+    for frame, text in zip((0, 2, 4), texts, strict=True):
+        alone = family.encode_prompt(text, "blue")
+        np.testing.assert_allclose(travelled.positive[frame], alone.positive[0], atol=1e-5)
+        np.testing.assert_allclose(travelled.pooled[frame], alone.pooled[0], atol=1e-5)
+    assert np.abs(travelled.pooled[1] - travelled.pooled[0]).max() > 1e-3
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         locate(str(folder))
@@ -367,6 +377,9 @@ def test_bad_checkpoints_are_one_line(tmp_path: Path) -> None:
     )
     refiner = copy("refiner", "model_index.json", text_encoder=[None, None], tokenizer=[None, None])
     assert "is a refiner" in refused(refiner)
+    edm = copy("edm", "scheduler/scheduler_config.json", _class_name="EDMDPMSolverMultistepScheduler")
+    assert "EDMDPMSolverMultistepScheduler's noise levels does not run" in refused(edm)
+    assert "shifted by latents_mean" in refused(copy("shifted", "vae/config.json", latents_mean=[0.1] * 4))
     missing = copy("missing", "model_index.json")
     shutil.rmtree(missing / "text_encoder_2")
     assert "has no text_encoder_2" in refused(missing)

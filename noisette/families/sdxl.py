@@ -6,7 +6,7 @@ Equal to diffusers' StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,12 @@ class Conditions(sd.Conditions):
 
     pooled: Array
     negative_pooled: Array
+
+    def for_frames(self, change: Callable[[Array], Array]) -> Conditions:
+        """`change` on whatever says the prompts, [N, …] to [F, …]; the first negative prompt serves all frames."""
+        pooled, negative_pooled = change(self.pooled), self.negative_pooled[:1]
+        states, negative = change(self.positive), self.negative[:1]
+        return Conditions(states, negative, self.cut, pooled=pooled, negative_pooled=negative_pooled)
 
 
 class StableDiffusionXL(sd.StableDiffusion):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Conditions:
     positive: Array
     negative: Array
     cut: tuple[str, ...] = ()
+
+    def for_frames(self, change: Callable[[Array], Array]) -> Conditions:
+        """`change` on whatever says the prompts, [N, …] to [F, …]; the first negative prompt serves all frames."""
+        return replace(self, positive=change(self.positive), negative=self.negative[:1])
 
 
 @dataclass
