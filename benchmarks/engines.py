@@ -1,10 +1,14 @@
-"""A denoising step, a decode, loading and memory: openvino against diffusers on the same weights.
+"""A denoising step, a decode, loading and memory, against diffusers and openvino-genai on the same weights.
 
     python3 benchmarks/engines.py [MODEL] [--side 512] [--rounds 3] [--threads N] [--networks unet vae]
+                                  [--precisions float32 bfloat16 int8]
 
-Each engine runs in a process of its own; the rounds alternate between them, and medians are compared. On a
-busy machine use --threads 1 and trust the processor seconds: two threads that wait for each other count as
-work. Without a MODEL, a Stable Diffusion 1.5 of random weights is written to the cache folder once (2 GB).
+A precision at a time, each program is a process of its own; the rounds alternate between them, and medians are
+compared with diffusers at float32. Beside the UNet stands what its products alone would take at the rate of one
+large product (the gap is the rest). openvino-genai is a row where it is installed; its loading includes the tracing
+of the weights, and its memory the text encoder and the decoder. On a busy machine use --threads 1 and trust the
+processor seconds: two threads that wait for each other count as work. Without a MODEL, a Stable Diffusion 1.5 of
+random weights is written to the cache folder once (2 GB); its int8 networks are calibrated on noise, for speed only.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -17,12 +21,20 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+PRODUCT = (4096, 1280, 1280)  # rows, inner, columns of the product that tells the rate
+TOKENS = 77
+Timed = Callable[[], dict[str, float]]
 
 
 def main() -> None:
@@ -31,61 +43,94 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--worker")
     parser.add_argument("--networks", nargs="+", default=["unet", "vae"], choices=("unet", "vae"))
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=("float32", "bfloat16", "int8"))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return work(args)
-    if args.model is None:
+    made = args.model is None
+    if made:
         from benchmarks.random_sd15 import write
         from noisette.checkpoint import cache_folder
 
         args.model = write(cache_folder() / "bench" / "sd15")
+    if made and "int8" in args.precisions:
+        quantize_on_noise(args.model)
     print(f"{args.model.name}, {args.side}x{args.side}; {machine()}, {args.threads} threads")
     for network in args.networks:
-        compare(args, network)
+        for precision in args.precisions:
+            compare(args, network, precision)
 
 
-def compare(args: argparse.Namespace, network: str) -> None:
-    """Both engines on one network, round by round, as a table."""
-    workers = {name: start(args, name, network) for name in ("diffusers", "openvino uncached", "openvino")}
-    loads = {name: json.loads(ask(worker, "")) for name, worker in workers.items()}
-    stop(workers.pop("openvino uncached"))
+def quantize_on_noise(model: Path) -> None:
+    """int8 networks of random weights, where there are none yet."""
+    import numpy as np
+
+    from noisette.checkpoint import locate
+    from noisette.engines.openvino import load
+    from noisette.optimized import NETWORKS, REPORT, files_of, folder_of
+
+    checkpoint = locate(str(model))
+    if files_of(checkpoint):
+        return
+    networks = load(checkpoint, networks=("unet_context", "unet"))
+    x = [inputs(checkpoint.configs[name], name, 128, checkpoint.vae_scale_factor) for name in ("unet", "vae")]
+    folder = folder_of(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = ((x[0]["sample"], np.float32(500), x[0]["context"]), (x[1]["latents"],))
+    for name, sample in zip(NETWORKS, samples, strict=True):
+        networks.optimize(name, [sample], folder / f"{name}.xml")
+    (folder / REPORT).write_text(json.dumps({"model": str(model), "calibrated": "on noise"}))
+
+
+def compare(args: argparse.Namespace, network: str, precision: str) -> None:
+    """Every program on one network, round by round, as a table."""
+    names = ["diffusers/float32", f"noisette, first time/{precision}", f"noisette/{precision}"]
+    if precision in HINTS and find_spec("openvino_genai"):
+        names.append(f"openvino-genai/{precision}")
+    if network == "unet":
+        names.append(f"product/{precision}")
+    workers = {name: start(args, name, network) for name in names}
+    loads = {}
+    for name in names:
+        loads[name] = json.loads(ask(workers[name], ""))
+        if "first time" in name:
+            stop(workers.pop(name))
     timings: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for _ in range(args.rounds):
         for name, worker in workers.items():
             timings[name].append(json.loads(ask(worker, "run")))
     memory = {name: stop(worker) for name, worker in workers.items()}
-    base = medians(timings["diffusers"])
+    base = medians(timings[names[0]])
     what = "step, guidance on" if network == "unet" else "decode"
-    columns = "".join(f"{title:>9}" for title in ("load s", "wall s", "cpu s", "ratio", "cpu ratio", "peak GB"))
-    print(f"\n{network + ': ' + what:26}{columns}")
+    columns = "".join(f"{title:>10}" for title in ("load s", "wall s", "cpu s", "ratio", "cpu ratio", "peak GB"))
+    print(f"\n{network + ': ' + what:32}{columns}")
     for name, load in loads.items():
+        program, _, at = name.partition("/")
+        now = medians(timings[name]) if name in timings else {}
         cells = [load["wall"]]
-        if name in timings:
-            now = medians(timings[name])
-            ratios = [now[key] / base[key] for key in ("wall", "cpu")]
-            cells += [now["wall"], now["cpu"], *ratios, memory[name]]
-        print(f"{name:26}" + "".join(f"{cell:9.2f}" for cell in cells))
+        if program == "product":
+            program, cells = "products alone, at", [float("nan")]
+        if now:
+            cells += [now["wall"], now["cpu"], *(now[key] / base[key] for key in ("wall", "cpu")), memory[name]]
+        print(f"{program + ' ' + at:32}" + "".join(f"{cell:10.3f}" for cell in cells), flush=True)
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(one[key] for one in rounds) for key in ("wall", "cpu")}
 
 
-def start(args: argparse.Namespace, engine: str, network: str) -> subprocess.Popen[str]:
-    """A worker process for one engine and network. Threads that wait must sleep, or they count as work."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    command = [
-        sys.executable,
-        __file__,
-        str(args.model),
-        "--side",
-        str(args.side),
-        "--worker",
-        f"{engine}/{network}",
-    ]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+def start(args: argparse.Namespace, name: str, network: str) -> subprocess.Popen[str]:
+    """A worker process. Threads that wait must sleep, or they count as work."""
+    command = [sys.executable, __file__, str(args.model), "--side", str(args.side), "--threads", str(args.threads)]
+    return subprocess.Popen(
+        [*command, "--worker", f"{name}/{network}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+    )
 
 
 def ask(worker: subprocess.Popen[str], what: str) -> str:
@@ -108,19 +153,45 @@ def stop(worker: subprocess.Popen[str]) -> float:
 def work(args: argparse.Namespace) -> None:
     """A worker: loads and runs once, then answers each line with the times of one more run."""
     os.sched_setaffinity(0, range(args.threads))
-    engine, _, network = args.worker.partition("/")
+    name, precision, network = args.worker.split("/")
     begun = time.perf_counter()
-    run = {"diffusers": with_diffusers}.get(engine, with_openvino)(args, network, engine)
+    if name == "noisette, first time":
+        os.environ["NOISETTE_CACHE"] = fresh_cache(args.model, precision)
+        begun = time.perf_counter()
+    programs = {"diffusers": with_diffusers, "openvino-genai": with_genai, "product": product}
+    run = programs.get(name, with_noisette)(args, network, precision)
     print(json.dumps({"wall": time.perf_counter() - begun}), flush=True)
-    if engine != "openvino uncached":
+    if name != "noisette, first time":
         run()
     for line in sys.stdin:
         if line.strip() == "stop":
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, flush=True)
             return
+        print(json.dumps(run()), flush=True)
+
+
+def fresh_cache(model: Path, precision: str) -> str:
+    """A cache folder that holds nothing but the int8 networks, if they are what is loaded."""
+    from noisette.checkpoint import locate
+    from noisette.optimized import folder_of
+
+    folder = tempfile.mkdtemp()
+    if precision == "int8":
+        kept = folder_of(locate(str(model)))
+        (Path(folder) / "optimized").mkdir()
+        (Path(folder) / "optimized" / kept.name).symlink_to(kept)
+    return folder
+
+
+def timed(call: Callable[[], object]) -> Timed:
+    """The call as one that tells what it took."""
+
+    def run() -> dict[str, float]:
         wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}), flush=True)
+        call()
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+    return run
 
 
 def inputs(config: dict[str, Any], network: str, side: int, factor: int) -> dict[str, Any]:
@@ -134,41 +205,118 @@ def inputs(config: dict[str, Any], network: str, side: int, factor: int) -> dict
     sample = rng.standard_normal((2, config.get("in_channels", 4), h, h), np.float32)
     return {
         "sample": sample,
-        "context": rng.standard_normal((2, 77, config["cross_attention_dim"]), np.float32),
+        "context": rng.standard_normal((2, TOKENS, config["cross_attention_dim"]), np.float32),
     }
 
 
-def with_openvino(args: argparse.Namespace, network: str, engine: str) -> Any:
-    import tempfile
-
-    if engine == "openvino uncached":
-        os.environ["NOISETTE_CACHE"] = tempfile.mkdtemp()
+def with_noisette(args: argparse.Namespace, network: str, precision: str) -> Timed:
     from noisette.checkpoint import locate
     from noisette.engines.openvino import load
 
     checkpoint = locate(str(args.model))
     wanted = ("vae_decoder",) if network == "vae" else ("unet_context", "unet")
-    networks = load(checkpoint, networks=wanted)
+    networks = load(checkpoint, precision=precision, networks=wanted)
     x = inputs(checkpoint.configs[network], network, args.side, checkpoint.vae_scale_factor)
     networks.wait(wanted)
     if network == "vae":
-        return lambda: networks.decode_image(x["latents"])
-    return lambda: networks.denoise(x["sample"], 500.0, x["context"])
+        return timed(lambda: networks.decode_image(x["latents"]))
+    return timed(lambda: networks.denoise(x["sample"], 500.0, x["context"]))
 
 
-def with_diffusers(args: argparse.Namespace, network: str, engine: str) -> Any:
+def with_diffusers(args: argparse.Namespace, network: str, precision: str) -> Timed:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     if network == "vae":
         vae = AutoencoderKL.from_pretrained(args.model / "vae", torch_dtype=torch.float32).eval()
         x = inputs(vae.config, network, args.side, 2 ** (len(vae.config.block_out_channels) - 1))
-        return torch.inference_mode()(lambda: vae.decode(torch.tensor(x["latents"])).sample)
+        return timed(torch.inference_mode()(lambda: vae.decode(torch.tensor(x["latents"])).sample))
     unet = UNet2DConditionModel.from_pretrained(args.model / "unet", torch_dtype=torch.float32).eval()
-    vae_config = json.loads((args.model / "vae" / "config.json").read_text())
-    x = inputs(unet.config, network, args.side, 2 ** (len(vae_config["block_out_channels"]) - 1))
+    x = inputs(unet.config, network, args.side, latent_factor(args.model))
     a, b = torch.tensor(x["sample"]), torch.tensor(x["context"])
-    return torch.inference_mode()(lambda: unet(a, 500, b).sample)
+    return timed(torch.inference_mode()(lambda: unet(a, 500, b).sample))
+
+
+def with_genai(args: argparse.Namespace, network: str, precision: str) -> Timed:
+    """Its own pipeline: a step is the time from one of its callbacks to the next, its sampler's work included."""
+    from benchmarks.genai_folder import write
+    from noisette.checkpoint import cache_folder
+
+    folder = cache_folder() / "bench" / f"{args.model.name}-genai"
+    if not (folder / "seconds.json").is_file():  # in a process of its own: tracing takes several times the memory
+        subprocess.run([sys.executable, ROOT / "benchmarks" / "genai_folder.py", args.model, folder],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)  # fmt: skip
+    write(args.model, folder)
+    import openvino
+    import openvino_genai
+
+    pipe = openvino_genai.Text2ImagePipeline(str(folder), "CPU", INFERENCE_PRECISION_HINT=HINTS[precision])
+    if network == "vae":
+        config = json.loads((args.model / "vae" / "config.json").read_text())
+        latents = inputs(config, network, args.side, latent_factor(args.model))["latents"]
+        return timed(lambda: pipe.decode(openvino.Tensor(latents)))
+
+    def run() -> dict[str, float]:
+        times: list[tuple[float, float]] = []
+
+        def called(step: int, steps: int, latents: object) -> bool:
+            times.append((time.perf_counter(), time.process_time()))
+            return len(times) == 2  # True ends it
+
+        pipe.generate(
+            "a cat", width=args.side, height=args.side, num_inference_steps=3, guidance_scale=7.5, callback=called
+        )
+        (wall, cpu), (later, cpu_later) = times
+        return {"wall": later - wall, "cpu": cpu_later - cpu}
+
+    return run
+
+
+def product(args: argparse.Namespace, network: str, precision: str) -> Timed:
+    """What a step's products would take at the rate of one large one in openvino; at int8 one of 8-bit whole numbers,
+    as its passes make of a quantized layer.
+    """
+    import numpy as np
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    rows, inner, columns = PRODUCT
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((rows, inner), np.float32), rng.standard_normal((inner, columns), np.float32)
+    given = ops.parameter([rows, inner], np.float32)
+    left, right = given, ops.constant(w)
+    if precision == "int8":
+        ends = [np.float32(4), np.float32(127 / 32)]
+        left = ops.fake_quantize(left, -ends[0], ends[1], -ends[0], ends[1], 256)
+        right = ops.fake_quantize(right, -ends[1], ends[1], -ends[1], ends[1], 255)
+    core = ov.Core()
+    network_of_one = ov.Model([ops.matmul(left, right, False, False)], [given])
+    model = core.compile_model(network_of_one, "CPU", {"INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32")})
+    request = model.create_infer_request()
+    run = timed(lambda: request.infer([x]))
+    share = flops(args.model, args.side) / (2 * rows * inner * columns)
+    return lambda: {key: value * share for key, value in run().items()}
+
+
+def flops(model: Path, side: int) -> int:
+    """Of one step with guidance: the multiplications and additions of all convolutions and products."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(model / "unet"))
+        side //= latent_factor(model)
+        sample = torch.empty(2, unet.config.in_channels, side, side)
+        states = torch.empty(2, TOKENS, unet.config.cross_attention_dim)
+        with FlopCounterMode(display=False) as counter:
+            unet(sample, torch.empty(2), states)
+    return counter.get_total_flops()
+
+
+def latent_factor(model: Path) -> int:
+    config = json.loads((model / "vae" / "config.json").read_text())
+    return 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def machine() -> str:
@@ -177,8 +325,8 @@ def machine() -> str:
 
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())  # fmt: skip
-    versions = ", ".join(f"{name} {version(name)}" for name in ("openvino", "torch", "diffusers"))
-    return f"{cpu}, {os.cpu_count()} cores; {versions}"
+    named = [name for name in ("openvino", "torch", "diffusers", "openvino_genai") if find_spec(name)]
+    return f"{cpu}, {os.cpu_count()} cores; {', '.join(f'{name} {version(name)}' for name in named)}"
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
     python3 benchmarks/random_sd15.py FOLDER [--dtype F16|F32]
 
-Needs neither torch nor a network connection: the shapes are those that the openvino graphs ask for. The
-tokenizer is left empty: benchmarks feed random states.
+Needs neither torch nor a network connection: the shapes are those that the openvino graphs ask for. The tokenizer
+is CLIP's own.
 """  # fmt: skip
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import math
 import sys
@@ -21,8 +22,10 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from noisette.checkpoint import CLIP_MERGES
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.graph import Weights
+from noisette.text import clip_vocabulary
 
 UNET: dict[str, Any] = {
     "_class_name": "UNet2DConditionModel",
@@ -113,9 +116,21 @@ def write(folder: Path, dtype: str = "F16") -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     (folder / "tokenizer").mkdir()
+    merges = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()[: 49152 - 256 - 2 + 1]
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
-    parts = {"_class_name": "StableDiffusionPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
-    (folder / "model_index.json").write_text(json.dumps(parts))
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(clip_vocabulary(merges)), encoding="utf-8")
+    (folder / "tokenizer" / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+    parts: dict[str, Any] = {
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "image_encoder": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | parts))
     return folder
 
 
