@@ -156,7 +156,7 @@ def work(args: argparse.Namespace) -> None:
     name, precision, network = args.worker.split("/")
     begun = time.perf_counter()
     if name == "noisette, first time":
-        os.environ["NOISETTE_CACHE"] = fresh_cache(args.model, precision)
+        os.environ["NOISETTE_CACHE"] = fresh_cache(args.model, [precision])
         begun = time.perf_counter()
     programs = {"diffusers": with_diffusers, "openvino-genai": with_genai, "product": product}
     run = programs.get(name, with_noisette)(args, network, precision)
@@ -170,13 +170,13 @@ def work(args: argparse.Namespace) -> None:
         print(json.dumps(run()), flush=True)
 
 
-def fresh_cache(model: Path, precision: str) -> str:
-    """A cache folder that holds nothing but the int8 networks, if they are what is loaded."""
+def fresh_cache(model: Path, precisions: list[str]) -> str:
+    """A cache folder that holds nothing but the int8 networks, if they are among what is loaded."""
     from noisette.checkpoint import locate
     from noisette.optimized import folder_of
 
     folder = tempfile.mkdtemp()
-    if precision == "int8":
+    if "int8" in precisions:
         kept = folder_of(locate(str(model)))
         (Path(folder) / "optimized").mkdir()
         (Path(folder) / "optimized" / kept.name).symlink_to(kept)

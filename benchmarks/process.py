@@ -1,10 +1,11 @@
 """From the shell to a picture: `image.py` and a plain diffusers script, whole processes with the same weights.
 
     python3 benchmarks/process.py [MODEL] [--side N] [--steps 25] [--rounds 3] [--threads N]
+                                  [--precisions float32 bfloat16 int8]
 
 The rounds alternate; medians of wall and processor seconds and of peak memory. The cache of compiled models is
-warm, as after the first picture; the first one is a row of its own. On a busy machine use --threads 1 and read
-the processor seconds.
+warm, as after the first picture; the first one is a row of its own. int8 needs `noisette optimize` first. On a busy
+machine use --threads 1 and read the processor seconds.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.engines import fresh_cache  # noqa: E402
+
 PLAIN = """
 import torch
 from diffusers import StableDiffusionPipeline
@@ -36,16 +41,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=("float32", "bfloat16", "int8"))
     args = parser.parse_args()
     folder = tempfile.mkdtemp()
     image = [str(ROOT / "image.py"), "--prompt", "alien", "--model", args.model, "--seed", "1024", "--out", folder]
     image += ["--width", str(args.side), "--height", str(args.side), "--num_inference_steps", str(args.steps)]
     image += ["--guidance_scale", "3", "--engine", "openvino"]
     plain = PLAIN.format(model=args.model, side=args.side, steps=args.steps, out=f"{folder}/plain.png")
-    commands = {"image.py": image, "plain diffusers": ["-c", plain]}
-    os.environ["NOISETTE_CACHE"] = tempfile.mkdtemp()
+    os.environ["NOISETTE_CACHE"] = fresh_cache(Path(args.model), args.precisions)
     os.sched_setaffinity(0, range(args.threads))
-    rows = {"image.py, first ever": [run(image)]} | {name: [] for name in commands}
+    commands, rows = {}, {}
+    for precision in args.precisions:
+        commands[f"image.py, {precision}"] = [*image, "--precision", precision]
+        rows[f"image.py, {precision}, first ever"] = [run(commands[f"image.py, {precision}"])]
+    commands["plain diffusers, float32"] = ["-c", plain]
+    rows |= {name: [] for name in commands}
     for _ in range(args.rounds):
         for name, command in commands.items():
             rows[name].append(run(command))
