@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from noisette import clip_plan
+from noisette import clip_fields
 from noisette.catalog import Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
@@ -58,7 +58,7 @@ def without_effect(recipe: Recipe) -> list[str]:
     """Arguments that the run would ignore, a line each."""
     assert recipe.guidance_scale is not None
     found = []
-    if recipe.motion and recipe.motion_adapter == clip_plan.NONE and clip_plan.moved_by(recipe, {}) is None:
+    if recipe.motion and recipe.motion_adapter == clip_fields.NONE and clip_fields.moved_by(recipe, {}) is None:
         found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
     if recipe.interpolate == 1 and recipe.interpolate_by != FIELDS["interpolate_by"].default:
         found.append(f"--interpolate_by {recipe.interpolate_by} has no effect without --interpolate 2 or 4")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette import adapters, clip_plan
+from noisette import adapters, clip_fields, clip_plan
 from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
@@ -183,7 +183,7 @@ class Plan:
 def mode_of(recipe: Recipe) -> str:
     """text2img, img2img, inpainting, variation or a clip's mode, from which inputs are given. Raises UserError."""
     if recipe.moving:
-        return clip_plan.mode_of(recipe)
+        return clip_fields.mode_of(recipe)
     if recipe.base_img is None:
         for name in NEEDS_BASE:
             if getattr(recipe, name) not in (None, False):
@@ -305,12 +305,12 @@ def plan(
     base_clip, mask_clip = read_clips(recipe)
     if recipe.moving:
         if family.whole_clips:
-            recipe = clip_plan.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
+            recipe = clip_fields.fill_whole(recipe, mode, base_clip, checkpoint, family.whole_clips)
         else:
-            recipe = clip_plan.fill(recipe, mode, base_clip, checkpoint)
-            if recipe.motion_adapter != clip_plan.NONE:
+            recipe = clip_fields.fill(recipe, mode, base_clip, checkpoint)
+            if recipe.motion_adapter != clip_fields.NONE:
                 checkpoint = adapters.with_motion(checkpoint, recipe.motion_adapter)
-            recipe = clip_plan.started(recipe, mode, checkpoint)
+            recipe = clip_fields.started(recipe, mode, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
     if recipe.clip_skip:

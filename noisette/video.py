@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisette import clip_plan, clip_record, generate, moving, names, output, whole_clips
+from noisette import clip_fields, clip_plan, clip_record, generate, moving, names, output, whole_clips
 from noisette.clips import Frame
 from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
@@ -169,7 +169,7 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     clip, recipe = job.clip, job.recipe
     assert clip.moved is not None
     if job.plan.base is None:
-        said = clip_plan.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
+        said = clip_fields.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
         prompt = job.model.encode_prompt(said, recipe.negative_prompts)
         alone = Job(
             job.model, prompt, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress

@@ -12,9 +12,9 @@ LIGHT = ("recipe", "errors", "catalog", "plan", "cli", "checkpoint", "names", "e
 LAYERS = (  # each may import those before it
     {"errors", "distances", "steadiness"},
     {"recipe", "tensors", "ldm_keys", "catalog", "sampling"},
-    {"sizes", "kinds", "ldm_configs", "ldm_tensors", "schedules", "noise", "mapped", "reading", "names", "clip_plan",
-     "motion", "moving", "tiles"},
-    {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized"},
+    {"sizes", "kinds", "ldm_configs", "ldm_tensors", "schedules", "noise", "mapped", "reading", "names",
+     "clip_fields", "motion", "moving", "tiles"},
+    {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized", "clip_plan"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
     {"finish"},

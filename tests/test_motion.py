@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisette.clip_plan import parse_motion, parse_travel
+from noisette.clip_fields import parse_motion, parse_travel
 from noisette.errors import UserError
 from noisette.motion import along, even_stops, windowed, windows
 from noisette.sampling import Level

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from noisette.bench.conditions import Condition, parse_condition
-from noisette.clip_plan import NUM_FRAMES
+from noisette.clip_fields import NUM_FRAMES
 from noisette.errors import UserError
 from noisette.recipe import ALIASES, FIELDS, Recipe, check_field, kind, nearest, parse, parse_seeds
 

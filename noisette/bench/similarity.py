@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from noisette import clips, engines, image_prompt, pixels
 from noisette.catalog import MODELS
-from noisette.clip_plan import parse_travel
+from noisette.clip_fields import parse_travel
 from noisette.errors import UserError
 from noisette.families import stable_diffusion
 from noisette.plan import plan
