@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,6 +172,19 @@ def seen_pixels(entry: Entry) -> str:
 def place_of(entry: Entry, names: Sequence[str]) -> tuple[Any, ...]:
     """Where an entry lies on these axes."""
     return tuple(getattr(entry.recipe, name) for name in names)
+
+
+def fullest(entries: Sequence[Entry], axes: dict[str, list[Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The place on the axes `names` where most entries lie, the first in the axes' order of several.
+
+    Fields that move together, and conditions, leave places empty: the first value of each axis may be one.
+    """
+    places = Counter(place_of(entry, names) for entry in entries)
+
+    def rank(place: tuple[Any, ...]) -> tuple[int, list[int]]:
+        return places[place], [-axes[name].index(value) for name, value in zip(names, place, strict=True)]
+
+    return dict(zip(names, max(places, key=rank), strict=True))
 
 
 def parse_reference(words: Sequence[str]) -> dict[str, Any]:

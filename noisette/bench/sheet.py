@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette.bench.entries import Entry, axes_of
+from noisette.bench.entries import Entry, axes_of, fullest
 from noisette.names import cannot_write
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ INK, PAPER, FAINT = "#1c1b19", "#ffffff", "#6d6a63"
 
 
 def draw(entries: Sequence[Entry], rows: str | None, columns: str | None, path: Path) -> None:
-    """Writes the sheet: other axes at their first value, said on top. Raises UserError for a full disk."""
+    """Writes the sheet: other axes where most pictures are, said on top. Raises UserError for a full disk."""
     from PIL import Image, ImageDraw, ImageFont
 
     axes = axes_of(entries)
-    fixed = {name: values[0] for name, values in axes.items() if name not in (rows, columns)}
+    fixed = fullest(entries, axes, [name for name in axes if name not in (rows, columns)])
     shown = [e for e in entries if all(getattr(e.recipe, name) == value for name, value in fixed.items())]
     down = axes[rows][:MOST] if rows else [None]
     across = axes[columns][:MOST] if columns else [None]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisette.bench.entries import axes_of, read_entries, with_reference
+from noisette.bench.entries import axes_of, fullest, read_entries, with_reference
 from noisette.bench.report import report
 from noisette.cli import main, recipe_from, recipe_parser
 from noisette.errors import UserError
@@ -82,6 +82,32 @@ def test_the_report_holds_every_picture(folder: Path) -> None:
         assert len(np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
     again = report(folder, rows="sampler", columns="num_inference_steps")
     assert again.pictures == 12  # the sheet is no picture of the study
+
+
+def test_what_is_shown_first_is_there_where_fields_move_together(tmp_path: Path) -> None:
+    """Guidance from 0 to 1 and from 0.2 to 0.8, not from 0 to 0.8, which is the first value of each."""
+    dark = np.zeros((64, 64, 3), np.uint8)
+    for start, end in ((0.0, 1.0), (0.2, 0.8)):
+        for sampler in SAMPLERS:
+            fields = {"guidance_start": start, "guidance_end": end, "num_inference_steps": 5}
+            for seed in SEEDS:
+                write(tmp_path, dark, seed=seed, sampler=sampler, **fields)
+    made = report(tmp_path, rows="sampler", columns="seed")
+    with Image.open(made.sheet) as sheet:
+        assert (np.asarray(sheet.convert("L")) < 8).mean() > 0.2
+    entries, _ = read_entries(tmp_path)
+    assert fullest(entries, axes_of(entries), ["guidance_start", "guidance_end"]) == {
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+    }
+    if browser() is not None:
+        playwright = pytest.importorskip("playwright.sync_api")
+        with playwright.sync_playwright() as play:
+            chromium = play.chromium.launch(executable_path=str(browser()), args=["--no-sandbox"])
+            page = chromium.new_page()
+            page.goto(made.html.as_uri())
+            assert page.locator("#grid img").count() == 4
+            chromium.close()
 
 
 def test_the_command_is_the_recipe(folder: Path) -> None:
