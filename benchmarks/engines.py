@@ -5,19 +5,22 @@
 
 A precision at a time, each program is a process of its own; the rounds alternate between them, and medians are
 compared with diffusers at float32. Beside the UNet stands what its products alone would take at the rate of one
-large product (the gap is the rest). openvino-genai is a row where it is installed; its loading includes the tracing
-of the weights, and its memory the text encoder and the decoder. On a busy machine use --threads 1 and trust the
-processor seconds: two threads that wait for each other count as work. Without a MODEL, a Stable Diffusion 1.5 of
-random weights is written to the cache folder once (2 GB); its int8 networks are calibrated on noise, for speed only.
+large product (the gap is the rest). openvino-genai is a row where it is installed; the tracing of its weights, once,
+is timed in a line of its own, and its loading and memory include the text encoder and the decoder. On a busy machine
+use --threads 1 and trust the processor seconds: two threads that wait for each other count as work. Without a MODEL,
+a Stable Diffusion 1.5 of random weights is written to the cache folder once (2 GB); its int8 networks are calibrated
+on noise, for speed only.
 """  # fmt: skip
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,9 +61,20 @@ def main() -> None:
     if made and "int8" in args.precisions:
         quantize_on_noise(args.model)
     print(f"{args.model.name}, {args.side}x{args.side}; {machine()}, {args.threads} threads")
+    if find_spec("openvino_genai"):  # traced in a process of its own: it takes several times the memory
+        tracing = [sys.executable, ROOT / "benchmarks" / "genai_folder.py", args.model, genai_folder(args.model)]
+        said = subprocess.run(tracing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+        print(f"openvino-genai: traced in {said.stdout.splitlines()[-1]}")
     for network in args.networks:
         for precision in args.precisions:
             compare(args, network, precision)
+
+
+def genai_folder(model: Path) -> Path:
+    """Where the model lies in openvino-genai's form."""
+    from noisette.checkpoint import cache_folder
+
+    return cache_folder() / "bench" / f"{model.name}-genai"
 
 
 def quantize_on_noise(model: Path) -> None:
@@ -176,6 +190,7 @@ def fresh_cache(model: Path, precisions: list[str]) -> str:
     from noisette.optimized import folder_of
 
     folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # gigabytes
     if "int8" in precisions:
         kept = folder_of(locate(str(model)))
         (Path(folder) / "optimized").mkdir()
@@ -239,18 +254,12 @@ def with_diffusers(args: argparse.Namespace, network: str, precision: str) -> Ti
 
 def with_genai(args: argparse.Namespace, network: str, precision: str) -> Timed:
     """Its own pipeline: a step is the time from one of its callbacks to the next, its sampler's work included."""
-    from benchmarks.genai_folder import write
-    from noisette.checkpoint import cache_folder
-
-    folder = cache_folder() / "bench" / f"{args.model.name}-genai"
-    if not (folder / "seconds.json").is_file():  # in a process of its own: tracing takes several times the memory
-        subprocess.run([sys.executable, ROOT / "benchmarks" / "genai_folder.py", args.model, folder],
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)  # fmt: skip
-    write(args.model, folder)
     import openvino
     import openvino_genai
 
-    pipe = openvino_genai.Text2ImagePipeline(str(folder), "CPU", INFERENCE_PRECISION_HINT=HINTS[precision])
+    pipe = openvino_genai.Text2ImagePipeline(
+        str(genai_folder(args.model)), "CPU", INFERENCE_PRECISION_HINT=HINTS[precision]
+    )
     if network == "vae":
         config = json.loads((args.model / "vae" / "config.json").read_text())
         latents = inputs(config, network, args.side, latent_factor(args.model))["latents"]

@@ -116,7 +116,7 @@ def write(folder: Path, dtype: str = "F16") -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     (folder / "tokenizer").mkdir()
-    merges = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()[: 49152 - 256 - 2 + 1]
+    merges = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(clip_vocabulary(merges)), encoding="utf-8")
     (folder / "tokenizer" / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
