@@ -105,9 +105,9 @@ def compare(args: argparse.Namespace, network: str, precision: str) -> None:
         names.append(f"openvino-genai/{precision}")
     if network == "unet":
         names.append(f"product/{precision}")
-    workers = {name: start(args, name, network) for name in names}
-    loads = {}
-    for name in names:
+    workers, loads = {}, {}
+    for name in names:  # one after the other: each loads alone
+        workers[name] = start(args, name, network)
         loads[name] = json.loads(ask(workers[name], ""))
         if "first time" in name:
             stop(workers.pop(name))

@@ -63,6 +63,7 @@ SCHEDULER = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "set_alpha_to_one": False,
+    "skip_prk_steps": True,
     "steps_offset": 1,
 }
 
@@ -75,6 +76,8 @@ class RandomWeights(Weights):
 
     def array(self, name: str, shape: tuple[int, ...], also: tuple[int, ...] | None = None) -> NDArray[Any]:
         full = self.prefix + name
+        if also and self.prefix.endswith(("proj_in.", "proj_out.")):
+            shape = also  # Stable Diffusion 1.x has 1x1 convolutions there
         if full not in self.made:
             rng = np.random.default_rng(len(self.made))
             deviation = 0.02 if len(shape) == 1 else 1 / math.sqrt(math.prod(shape[1:]))
