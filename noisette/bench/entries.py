@@ -184,7 +184,8 @@ def fullest(entries: Sequence[Entry], axes: dict[str, list[Any]], names: Sequenc
     def rank(place: tuple[Any, ...]) -> tuple[int, list[int]]:
         return places[place], [-axes[name].index(value) for name, value in zip(names, place, strict=True)]
 
-    return dict(zip(names, max(places, key=rank), strict=True))
+    place = max(places, key=rank)
+    return dict(zip(names, place, strict=True))
 
 
 def parse_reference(words: Sequence[str]) -> dict[str, Any]:
