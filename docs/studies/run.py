@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs a study and refreshes its excerpt here: `python3 docs/studies/run.py samplers|guidance|inpainting|clips|all`.
 
-The store with every picture and the whole report goes to studies/NAME; beside this file come NAME-sheet.webp,
-NAME-table.md and, where there is a browser, NAME-plot.png. `--quick` makes a few cells of each and no excerpt, to see
+The store with every picture and the whole report goes to studies/NAME-WEIGHTS, so that a table is of one model only;
+beside this file come NAME-sheet.webp, NAME-table.md and, where there is a browser, NAME-plot.png. `--quick` makes a few cells of each and no excerpt, to see
 that it works.
 """
 
@@ -104,9 +104,9 @@ def run(name: str, quick: bool = False) -> None:
 
     os.chdir(ROOT)  # sweep files name their inputs from here
     rows, columns, measures = STUDIES[name]
-    file, store = HERE / f"{name}.toml", ROOT / "studies" / (f"{name}-quick" if quick else name)
-    can_tell = plan(Recipe(seed="0")).checkpoint.image_encoder is not None
-    judge = find("noisette-1") if "similarity" in measures and can_tell else None
+    checkpoint = plan(Recipe(seed="0")).checkpoint
+    file, store = HERE / f"{name}.toml", ROOT / "studies" / f"{name}-{checkpoint.weights_hash[:8]}{'-quick' * quick}"
+    judge = find("noisette-1") if "similarity" in measures and checkpoint.image_encoder is not None else None
     flags = ["--sweep", str(file), *(QUICK[name] if quick else []), "--out", str(store)]
     flags += [] if quick else ["--rows", rows[0], "--columns", columns]
     if noisette(["sweep", *flags, *(["--similarity", "noisette-1"] if judge else [])]):
