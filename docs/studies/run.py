@@ -2,8 +2,8 @@
 """Runs a study and refreshes its excerpt here: `python3 docs/studies/run.py samplers|guidance|inpainting|clips|all`.
 
 The store with every picture and the whole report goes to studies/NAME-WEIGHTS, so that a table is of one model only;
-beside this file come NAME-sheet.webp, NAME-table.md and, where there is a browser, NAME-plot.png. `--quick` makes a few cells of each and no excerpt, to see
-that it works.
+beside this file come NAME-sheet.webp, NAME-table.md and, where there is a browser, NAME-plot.png. `--quick` makes a
+few cells of each and no excerpt, to see that it works.
 """
 
 from __future__ import annotations

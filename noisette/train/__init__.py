@@ -2,7 +2,8 @@
 
 config.toml     everything that decides the weights
 data.py         packages -> pictures, captions, text states
-examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py)
+examples.py     each picture on white, on colours, in other colours (compose.py), and what is said of it (captions.py,
+                wordnet.py)
 autoencoder.py  pictures -> latents and back
 denoiser.py     text and noise -> latents
 decoder.py      the autoencoder's half once more, on what the denoiser gives

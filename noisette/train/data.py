@@ -16,6 +16,7 @@ import numpy as np
 from noisette.errors import UserError
 from noisette.train.config import Config
 from noisette.train.examples import make_examples
+from noisette.train.wordnet import Nouns
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 GENDERS = {"2640", "2642"}
@@ -93,12 +94,13 @@ def open_picture(path: Path, side: int) -> np.ndarray:
 
 
 def prepare(folder: Path, config: Config) -> None:
-    """Writes pictures.npy [N, side, side, 4] and pictures.json (label, source, licence), unless they are there."""
+    """Writes pictures.npy [N, side, side, 4] and pictures.json (what is said of each, its source), unless there."""
     if (folder / "pictures.json").exists():
         return
     settings, packages = config["data"], config["packages"]
     places = {key: fetch(folder, key, package) for key, package in packages.items()}
     known = labels(places["emojibase"], places["emojilib"])
+    nouns = Nouns(places["wordnet"])
     entries, pictures = [], []
     source = packages["fluent-3d"]
     for path in sorted((places["fluent-3d"] / "package" / "assets").glob("*.webp")):
@@ -108,7 +110,8 @@ def prepare(folder: Path, config: Config) -> None:
         pictures.append(open_picture(path, settings["side"]))
         held_out = is_held_out(entry["label"], settings["held_out"])
         licence = {"source": f"{source['name']} {source['version']}", "licence": source["licence"]}
-        entries.append({"code": path.stem, **entry, "held_out": held_out, **licence})
+        defined = nouns.captions(entry["label"], entry["group"])
+        entries.append({"code": path.stem, **entry, "defined": defined, "held_out": held_out, **licence})
     np.save(folder / "pictures.npy", np.stack(pictures))
     write_json(folder / "pictures.json", entries)
     print(f"data: {len(entries)} pictures, {sum(e['held_out'] for e in entries)} held out", flush=True)
