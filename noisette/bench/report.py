@@ -100,6 +100,12 @@ def notes_of(
         away = [e for e in entries if any(getattr(e.recipe, name) != value for name, value in reference.items())]
         if alone := sum(1 for entry in away if not entry.pair):
             notes.append(f"{alone} pictures have no such partner")
+    weights: dict[str, set[str]] = {}
+    for entry in entries:
+        weights.setdefault(entry.recipe.model, set()).add(str(entry.claims.get("provenance", {}).get("model_hash")))
+    for model, hashes in weights.items():
+        if len(hashes) > 1:
+            notes.append(f"{len(hashes)} sets of weights of {model} are mixed here: give each a folder of its own")
     if strangers:
         notes.append(f"{len(strangers)} pictures carry no recipe and are left out")
     if not measures.has_skimage():

@@ -27,9 +27,15 @@ SAMPLERS, STEPS, SEEDS = ("euler", "heun"), (5, 10, 20), ("0", "1")
 
 def write(folder: Path, picture: np.ndarray, **fields: Any) -> Path:
     """A file as `image` writes it, of any pixels."""
+    weights = fields.pop("weights", "a")
     recipe = Recipe(**{"prompt": "a cat", "img_w": 64, "img_h": 64, **fields})
     path = reserve(folder, recipe.prompt, "text2img", int(recipe.seed), recipe.num_inference_steps or 1)
-    facts = {"seconds": 0.1 * (recipe.num_inference_steps or 1), "engine": "openvino", "size": [64, 64]}
+    facts = {
+        "seconds": 0.1 * (recipe.num_inference_steps or 1),
+        "engine": "openvino",
+        "size": [64, 64],
+        "model_hash": weights,
+    }
     save(path, Picture(picture), {"recipe": recipe.to_json(), "provenance": {**facts, "versions": {"numpy": "2"}}})
     return path
 
@@ -108,6 +114,16 @@ def test_what_is_shown_first_is_there_where_fields_move_together(tmp_path: Path)
             page.goto(made.html.as_uri())
             assert page.locator("#grid img").count() == 4
             chromium.close()
+
+
+def test_mixed_weights_are_told(tmp_path: Path) -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    for seed in SEEDS:
+        write(tmp_path, grey, seed=seed)
+    assert not any("weights" in note for note in data_of(report(tmp_path).html)["notes"])
+    write(tmp_path, grey, seed="0", weights="b")
+    (note,) = [note for note in data_of(report(tmp_path).html)["notes"] if "weights" in note]
+    assert note.startswith("2 sets of weights")
 
 
 def test_the_command_is_the_recipe(folder: Path) -> None:
