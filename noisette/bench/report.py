@@ -123,6 +123,9 @@ def page(
 ) -> str:
     """The HTML with its data inside."""
     data = facts(folder, entries, axes, notes) | {"rows": rows, "columns": columns}
+    if columns in axes and is_numeric(axes[columns]):  # the plot asks what the grid asks
+        data["x"] = columns
+        data["series"] = rows or data["series"]
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     template = PAGE.read_text(encoding="utf-8")
     return template.replace("TITLE", html.escape(str(data["title"])), 1).replace("DATA", text, 1)
@@ -132,7 +135,7 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
     """Everything the page shows."""
     first = entries[0].recipe
     names = list(axes)
-    numeric = [n for n in names if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in axes[n])]
+    numeric = [name for name in names if is_numeric(axes[name])]
     series = [name for name in names if name not in numeric and name != "seed"]
     here = [name for name in QUALITY if any(name in entry.numbers for entry in entries)]
     places = {name: {value: i for i, value in enumerate(values)} for name, values in axes.items()}
@@ -161,6 +164,11 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
             for entry in entries
         ],
     }
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Whether an axis can be drawn along."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def matters(name: str, value: Any) -> bool:

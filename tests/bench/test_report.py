@@ -74,6 +74,7 @@ def test_the_report_holds_every_picture(folder: Path) -> None:
     made = report(folder, rows="sampler", columns="num_inference_steps")
     data = data_of(made.html)
     assert (made.pictures, len(data["entries"]), data["rows"]) == (12, 12, "sampler")
+    assert (data["x"], data["series"]) == ("num_inference_steps", "sampler")
     assert {(folder / entry["f"]).name for entry in data["entries"]} == {p.name for p in folder.glob("a_cat*.png")}
     assert data["common"]["prompt"] == "a cat"
     assert data["environment"]["numpy"] == ["2"]
@@ -114,6 +115,13 @@ def test_what_is_shown_first_is_there_where_fields_move_together(tmp_path: Path)
             page.goto(made.html.as_uri())
             assert page.locator("#grid img").count() == 4
             chromium.close()
+
+
+def test_the_plot_asks_what_the_grid_asks(folder: Path) -> None:
+    data = data_of(report(folder, rows="seed", columns="num_inference_steps").html)
+    assert (data["x"], data["series"]) == ("num_inference_steps", "seed")
+    data = data_of(report(folder, rows="num_inference_steps", columns="sampler").html)
+    assert (data["x"], data["series"]) == ("num_inference_steps", "sampler")
 
 
 def test_mixed_weights_are_told(tmp_path: Path) -> None:
