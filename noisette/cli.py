@@ -217,11 +217,12 @@ def verify(argv: Sequence[str], prog: str) -> int:
         "--kept", action="store_true", help="check only kept pixels against the base, without a model"
     )
     values = parser.parse(argv)
-    from noisette.verify import Loader, files_in, summary, verify_file, verify_kept
+    from noisette.verify import Loader, files_in, kept_in, summary, verify_file, verify_kept
 
+    find = kept_in if values.kept else files_in
     check = verify_kept if values.kept else partial(verify_file, engine=values.engine, load=Loader())
     verdicts = []
-    for file in [path for place in values.files for path in files_in(place)]:
+    for file in [path for place in values.files for path in find(place)]:
         verdicts.append(check(file))
         print(verdicts[-1].to_text(), flush=True)
     if len(verdicts) > 1:

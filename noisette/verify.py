@@ -123,6 +123,17 @@ def files_in(place: str) -> list[Path]:
     return found
 
 
+def kept_in(place: str) -> list[Path]:
+    """Of `files_in` a folder those that say they kept pixels; a file as it is. Raises UserError for none."""
+    found = files_in(place)
+    if not Path(place).is_dir():
+        return found
+    found = [path for path in found if "kept" in read_metadata(path)]
+    if not found:
+        raise UserError(f"{place} holds no pictures with kept pixels: none was made with --strict_mask")
+    return found
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file's name is one of a picture or a clip as we write them, and no sheet's."""
     if path.suffix == ".png":

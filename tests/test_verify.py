@@ -100,3 +100,14 @@ def test_inverted_soft_and_outpainted_masks_are_understood(made: Path) -> None:
 def test_a_file_without_kept_pixels_says_so(made: Path) -> None:
     with pytest.raises(UserError, match="no kept pixels to check: it was made without --strict_mask"):
         verify_kept(write(made.parents[1]))
+
+
+def test_a_folder_is_checked_for_those_that_kept_pixels(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    free = write(made.parents[1])
+    assert command("verify", ["--kept", str(made.parent)]) == 0
+    out = capsys.readouterr().out
+    assert made.name in out
+    assert free.name not in out
+    made.unlink()
+    assert command("verify", ["--kept", str(made.parent)]) == 2
+    assert "holds no pictures with kept pixels" in capsys.readouterr().err
