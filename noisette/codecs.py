@@ -38,7 +38,17 @@ class Codec:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", ".mp4", "mp4", "libx264", "yuv420p", False, 0.4, "yuv444p", {"crf": "12", "preset": "medium"}),
+        Codec(
+            "h264",
+            ".mp4",
+            "mp4",
+            "libx264",
+            "yuv420p",
+            False,
+            0.4,
+            "yuv444p",
+            {"crf": "12", "preset": "medium", "x264-params": "mbtree=0"},
+        ),
         Codec("av1", ".mp4", "mp4", "libsvtav1", "yuv420p", False, 0.3, None, {"crf": "16", "preset": "6"}),
         Codec("ffv1", ".mkv", "matroska", "ffv1", "bgr0", True, 2.0, "bgr0", {"level": "3", "slicecrc": "1"}),
         Codec("png", ".mov", "mov", "png", "rgb24", True, 3.0, "rgb24"),

@@ -39,11 +39,6 @@ def hashes(folder: Path) -> dict[str, Any]:
     return found
 
 
-def made(folder: Path) -> dict[str, str]:
-    """address -> hash of the frames that were made: what a lossy encoder's threads leave of them is its own."""
-    return {address: pixels for address, (pixels, _) in hashes(folder).items()}
-
-
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
@@ -72,7 +67,7 @@ def test_a_cell_is_the_clip_that_video_makes(swept: Path, tmp_path: Path) -> Non
 def test_a_clip_cut_short_is_made_again(swept: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(swept, folder)
-    before = made(folder)
+    before = hashes(folder)
     for path in Store(folder).done().values():
         assert is_whole_clip(path)
         path.write_bytes(path.read_bytes()[:-40])
@@ -80,7 +75,7 @@ def test_a_clip_cut_short_is_made_again(swept: Path, tmp_path: Path) -> None:
     asked: list[Cell] = resolve(cells(read_sweep(AXES, [], given())))[0]
     assert len(missing(asked, Store(folder))) == 6
     assert main(["sweep", *WALK, "--out", str(folder), "--sweep", *AXES]) == 0
-    assert made(folder) == before
+    assert hashes(folder) == before
 
 
 def given() -> dict[str, Any]:
