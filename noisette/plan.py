@@ -27,7 +27,7 @@ from noisette.checks import (
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
-from noisette.sizes import Size, Window, padded, size_for, square_for, written_size
+from noisette.sizes import Size, Window, composed_size, written_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,9 @@ BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
+SETTLED_BY_UPSCALE = (
+    *SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter"
+)
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
@@ -332,13 +334,7 @@ def plan(
     width, height = written_size(recipe, shape.size if shape else None, native)
     if width * height > MAX_PIXELS:
         raise UserError(f"{width}x{height} are {width * height:,} pixels: at most {MAX_PIXELS:,} are written")
-    grid = checkpoint.vae_scale_factor
-    if mode == "upscale":
-        size = padded(width, height, grid)
-    else:
-        size = size_for(width, height, checkpoint.native_side, grid, max_aspect)
-    if mode == "text2img" and width != height and checkpoint.squares_only:
-        size = square_for(width, height, checkpoint.native_side)
+    size = composed_size(recipe, mode, width, height, checkpoint, max_aspect)
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
@@ -347,6 +343,9 @@ def plan(
     notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]
     if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
+    usual = composed_size(replace(recipe, hires="auto"), mode, width, height, checkpoint, max_aspect)
+    if usual.hires and not size.hires:
+        notes.append(f"--hires off: {width}x{height} is beyond what the model was made for, areas may repeat")
     if download:
         from noisette.names import check_writable
 

@@ -39,6 +39,7 @@ SCHEDULES = (
 BLENDS = ("alpha", "poisson")
 UPSCALERS = ("network", "lanczos")
 FITS = ("crop", "pad", "stretch")
+HIRES = ("auto", "off")
 ENGINES = ("auto", "openvino", "torch")
 SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -128,6 +129,9 @@ class Recipe:
         None, "height in pixels, a multiple of 8", aliases=("height", "H"), low=8, high=MAX_SIDE, multiple=8
     )
     fit: str = flag(None, "how a base of another shape meets the size", choices=FITS)
+    hires: str = flag(
+        "auto", "off: sizes beyond the model's are composed directly, not small and then enlarged", choices=HIRES
+    )
     upscale: int = flag(None, "make the base picture so many times larger", low=2, high=8, only="image")
     upscaler: str = flag("network", "what makes a picture larger", choices=UPSCALERS)
     refine: float = flag(0.0, "share of the steps for an enlarged picture, in tiles", low=0.0, high=1.0, only="image")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from noisette.errors import UserError
 from noisette.recipe import MAX_PIXELS, Recipe
+
+if TYPE_CHECKING:
+    from noisette.checkpoint import Checkpoint
 
 DEFAULT_SIDE = 512
 
@@ -97,6 +101,18 @@ def written_size(recipe: Recipe, base: tuple[int, int] | None, native: tuple[int
     if height is None:
         height = max(8, round(base[1] * width / base[0] / 8) * 8)
     return width, height
+
+
+def composed_size(
+    recipe: Recipe, mode: str, width: int, height: int, checkpoint: Checkpoint, max_aspect: float | None
+) -> Size:
+    """What the model composes for a picture of width x height in this mode: by the hires rule unless refused."""
+    grid = checkpoint.vae_scale_factor
+    if mode == "upscale" or recipe.hires == "off":
+        return padded(width, height, grid)
+    if mode == "text2img" and width != height and checkpoint.squares_only:
+        return square_for(width, height, checkpoint.native_side)
+    return size_for(width, height, checkpoint.native_side, grid, max_aspect)
 
 
 def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: float | None) -> Size:

@@ -185,3 +185,24 @@ def test_a_model_of_squares_composes_one_and_its_ground_goes_on(tmp_path: Path) 
     assert (tall.width, tall.height, tall.canvas_width, tall.canvas_height) == (512, 768, 256, 256)
     assert tall.continued
     assert not plan(Recipe(prompt="alien", img_w=512, img_h=512, seed="1"), tmp_path).size.continued
+
+
+def test_hires_off_composes_what_is_asked_and_says_what_that_risks(tmp_path: Path) -> None:
+    asked = Recipe(prompt="alien", img_w=496, img_h=768, seed="1", hires="off")
+    made = plan(asked, tmp_path)
+    assert (made.size.canvas_width, made.size.canvas_height, made.size.hires) == (496, 768, False)
+    assert any("--hires off" in note for note in made.notes)
+    small = plan(Recipe(prompt="alien", img_w=256, img_h=256, seed="1", hires="off"), tmp_path)
+    assert not any("--hires off" in note for note in small.notes)
+    with pytest.raises(UserError, match="nothing to refine"):
+        plan(Recipe(prompt="alien", img_w=512, img_h=512, seed="1", hires="off", refine=0.3), tmp_path)
+
+
+def test_hires_off_with_a_base_diffuses_it_at_its_own_size(tmp_path: Path) -> None:
+    Image.new("RGB", (427, 640), "teal").save(tmp_path / "base.png")
+    asked = {"base_img": str(tmp_path / "base.png"), "prompt": "a cat"}
+    assert planned(tmp_path, **asked).size.hires  # type: ignore[attr-defined]
+    size = planned(tmp_path, **asked, hires="off").size  # type: ignore[attr-defined]
+    assert (size.canvas_width, size.canvas_height, size.hires) == (432, 640, False)
+    with pytest.raises(UserError, match="--hires off does not go with --upscale 2"):
+        planned(tmp_path, base_img=asked["base_img"], upscale=2, hires="off")
