@@ -40,9 +40,7 @@ BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (
-    *SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter"
-)
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
