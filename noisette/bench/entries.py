@@ -17,6 +17,7 @@ from noisette.bench.derived import Derived
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
 from noisette.bench.similarity import Judge, similarity
+from noisette.bench.store import check_format
 from noisette.errors import UserError
 from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
@@ -67,6 +68,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def read_entries(folder: Path) -> tuple[list[Entry], list[Path]]:
     """The entries of a folder, and the files that carry no recipe of ours. Raises UserError."""
+    check_format(folder / "store.json")
     entries, strangers = [], []
     for path in pictures_in(folder):
         try:

@@ -127,7 +127,8 @@ def check_format(path: Path) -> None:
         raise UserError(f"{path} is not the mark of a store: name another --out") from None
     if found != FORMAT:
         raise UserError(
-            f"{path.parent} is a store of format {found}, this noisette writes {FORMAT}: name another --out"
+            f"{path.parent} is a store of format {found}, this noisette knows {FORMAT}: take another folder,"
+            " or the version that made it"
         )
 
 

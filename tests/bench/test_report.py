@@ -91,6 +91,15 @@ def test_the_report_holds_every_picture(folder: Path) -> None:
     assert again.pictures == 12  # the sheet is no picture of the study
 
 
+def test_a_store_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, np.zeros((64, 64, 3), np.uint8), seed="1")
+    (tmp_path / "store.json").write_text('{"format": 99}')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="is a store of format 99, this noisette knows 1"):
+        report(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_is_shown_first_is_there_where_fields_move_together(tmp_path: Path) -> None:
     """Guidance from 0 to 1 and from 0.2 to 0.8, not from 0 to 0.8, which is the first value of each."""
     dark = np.zeros((64, 64, 3), np.uint8)
