@@ -242,8 +242,11 @@ def test_the_page_works_in_a_browser_and_on_a_phone(folder: Path, tmp_path: Path
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
             page.locator("#grid button").first.click()
             assert page.locator("#detail code").inner_text().startswith("python3 image.py")
-            page.wait_for_function("document.querySelector('#large img').naturalWidth === 64")
+            seen = page.locator("#large img").get_attribute("src")
             page.keyboard.press("ArrowRight")
+            assert page.locator("#large img").get_attribute("src") != seen
+            page.evaluate("document.querySelector('#large img').decode()")
+            assert page.evaluate("document.querySelector('#large img').naturalWidth") == 64
             page.screenshot(path=tmp_path / f"{name}-one.png")
             page.locator("#close").click()
             page.locator("#rows th", has_text="psnr").click()
