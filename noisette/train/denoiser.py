@@ -50,7 +50,10 @@ def table(config: Config) -> Table:
 
 
 def encode_examples(folder: Path, config: Config) -> None:
-    """Writes latents.npz and whitening.npz: all examples' latents, whitened by channel, in `Examples`' order."""
+    """Writes latents.npz and whitening.npz: all examples' latents, whitened by channel, in `Examples`' order.
+
+    Those of `--start`'s autoencoder stay as they are: they are white, and its other networks were taught them.
+    """
     if (folder / "latents.npz").exists():
         return
     encode, _ = autoencoder.compiled(autoencoder.trained(folder, config))
@@ -62,7 +65,10 @@ def encode_examples(folder: Path, config: Config) -> None:
         parts = [rows[first : first + 16] for first in range(0, len(rows), 16)]
         latents.append(np.concatenate([encode(np.stack([draw(examples[i], cut_outs) for i in p])) for p in parts]))
     pooled = np.concatenate([part.transpose(1, 0, 2, 3).reshape(part.shape[1], -1) for part in latents], 1)
-    mean, deviation = pooled.mean(1), pooled.std(1)
+    if (folder / "autoencoder.pt").exists():
+        mean, deviation = pooled.mean(1), pooled.std(1)
+    else:
+        mean, deviation = np.zeros(len(pooled), np.float32), np.ones(len(pooled), np.float32)
     np.savez(folder / "whitening.npz", mean=mean, deviation=deviation)
     white = [((part - mean[:, None, None]) / deviation[:, None, None]).astype(np.float16) for part in latents]
     part = folder / "latents.part.npz"
