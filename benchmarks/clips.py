@@ -50,7 +50,8 @@ def speed(side: int, steps: int, rounds: int) -> None:
     import torch
     from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
-    from noisette.checkpoint import locate, with_motion
+    from noisette.adapters import with_motion
+    from noisette.checkpoint import locate
     from noisette.engines.openvino import load
 
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 """What may import what: the entrances stay light, and imports point down only."""
 
 import ast
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,20 @@ def test_imports_point_down(path: Path) -> None:
     layer = next(i for i, names in enumerate(LAYERS) if own in names)
     allowed = set().union(*LAYERS[:layer]) | {own}
     assert imports_of(path) <= allowed | LAYERS[layer]
+
+
+SCRIPTS = [
+    *sorted((ROOT / "benchmarks").glob("*.py")),
+    ROOT / "docs" / "studies" / "run.py",
+    ROOT / "scripts" / "draw_clips",
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_import_what_is_there(path: Path) -> None:
+    """Also inside functions, which only a run of minutes would meet."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("noisette", "benchmarks"):
+            module = import_module(node.module or "")
+            for alias in node.names:
+                assert hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}"), alias.name

@@ -1,11 +1,21 @@
-"""Captions: a label and its tags in the ways a person might write them."""
+"""Captions: a label and its tags in the ways a person might write them, and what may be said without the label."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import tomllib
 
 FRAMES = ("a picture of", "an image of", "an icon of", "a drawing of")
 COLOUR_WORDS = {"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"}
+
+
+def descriptions() -> dict[str, list[str]]:
+    """Labels -> what a person might say of the thing without its label: descriptions.toml."""
+    text = (Path(__file__).parent / "descriptions.toml").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = tomllib.loads(text)
+    return found
 
 
 def article(noun: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from noisette.errors import UserError
+from noisette.train.captions import descriptions
 from noisette.train.config import Config
 from noisette.train.examples import make_examples
 from noisette.train.wordnet import Nouns
@@ -100,7 +101,7 @@ def prepare(folder: Path, config: Config) -> None:
     settings, packages = config["data"], config["packages"]
     places = {key: fetch(folder, key, package) for key, package in packages.items()}
     known = labels(places["emojibase"], places["emojilib"])
-    nouns = Nouns(places["wordnet"])
+    nouns, described = Nouns(places["wordnet"]), descriptions()
     entries, pictures = [], []
     source = packages["fluent-3d"]
     for path in sorted((places["fluent-3d"] / "package" / "assets").glob("*.webp")):
@@ -110,8 +111,8 @@ def prepare(folder: Path, config: Config) -> None:
         pictures.append(open_picture(path, settings["side"]))
         held_out = is_held_out(entry["label"], settings["held_out"])
         licence = {"source": f"{source['name']} {source['version']}", "licence": source["licence"]}
-        defined = nouns.captions(entry["label"], entry["group"])
-        entries.append({"code": path.stem, **entry, "defined": defined, "held_out": held_out, **licence})
+        described_as = [*nouns.captions(entry["label"], entry["group"]), *described.get(entry["label"], [])]
+        entries.append({"code": path.stem, **entry, "described": described_as, "held_out": held_out, **licence})
     np.save(folder / "pictures.npy", np.stack(pictures))
     write_json(folder / "pictures.json", entries)
     print(f"data: {len(entries)} pictures, {sum(e['held_out'] for e in entries)} held out", flush=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomllib
 from PIL import Image
 
+from noisette import judge
 from noisette.errors import UserError
 from noisette.train import (
     captions,
@@ -30,6 +33,24 @@ def test_captions_name_the_thing_or_its_tags() -> None:
     assert {"an alien on a white background", "a green alien"} < set(said)
     assert all(any(word in caption for word in ("alien", "creature", "ufo")) for caption in said)
     assert said == captions.captions_for("alien", ["creature", "ufo"], "green", 200, np.random.default_rng(0))
+
+
+LITTLE = {"and", "for", "from", "her", "his", "its", "that", "the", "which", "who", "with", "you"}
+
+
+def content(text: str) -> set[str]:
+    """The words of a text that carry its meaning."""
+    return set(re.findall(r"[a-z]{3,}", text.lower())) - LITTLE
+
+
+def test_descriptions_are_none_of_the_paraphrases_that_the_judge_asks() -> None:
+    said = [text for texts in captions.descriptions().values() for text in texts]
+    asked = [content(text) for text in tomllib.loads((judge.HERE / "paraphrases.toml").read_text(encoding="utf-8"))]
+    assert len(said) > 4000
+    assert len(set(said)) == len(said)
+    for text in said:
+        words = content(text)
+        assert all(len(words & other) < 0.6 * len(words | other) for other in asked), text
 
 
 def test_captions_of_colours_and_grounds() -> None:

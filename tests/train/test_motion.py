@@ -93,7 +93,7 @@ def config() -> dict[str, dict[str, Any]]:
 def folder(tmp_path: Path) -> Path:
     """Three stills as `noisette train data` leaves them, beside a tiny exported model."""
     names = ("square", "box", "tile")
-    entries = [{"label": name, "tags": [], "defined": [], "group": 3, "held_out": False} for name in names]
+    entries = [{"label": name, "tags": [], "described": [], "group": 3, "held_out": False} for name in names]
     (tmp_path / "pictures.json").write_text(json.dumps(entries), encoding="utf-8")
     alpha = np.where((square() < 255).any(-1, keepdims=True), 255, 0).astype(np.uint8)
     np.save(tmp_path / "pictures.npy", np.stack([np.concatenate([square(), alpha], -1)] * 3))

@@ -43,7 +43,7 @@ def toy_pictures() -> tuple[list[dict[str, Any]], np.ndarray]:
     """Four discs: two coloured, a held-out one, a grey one."""
     colours = [(220, 30, 30), (40, 90, 220), (40, 200, 60), (120, 120, 120)]
     entries = [
-        {"label": f"disc{i}", "tags": ["round"], "defined": ["a flat thing"], "group": 3, "held_out": i == 2}
+        {"label": f"disc{i}", "tags": ["round"], "described": ["a flat thing"], "group": 3, "held_out": i == 2}
         for i in range(len(colours))
     ]
     return entries, np.stack([disc(colour) for colour in colours])
