@@ -14,6 +14,30 @@ from noisette.optimized import check_optimized
 from noisette.recipe import FIELDS, Recipe
 
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
+SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
+SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
+NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
+NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
+NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """What a picture's fields need of its base and its mask, and what these settle. Raises UserError."""
+    if recipe.base_img is None:
+        for name in NEEDS_BASE:
+            if getattr(recipe, name) not in (None, False):
+                raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
+    needs = dict.fromkeys(NEEDS_MASK_IMG, "--mask_img")
+    needs |= {name: "--mask_img or --outpaint" for name in NEEDS_MASK if recipe.outpaint is None}
+    for name, needed in needs.items() if recipe.mask_img is None else ():
+        if getattr(recipe, name) != FIELDS[name].default:
+            needed = needed if recipe.base_img else "--base_img and --mask_img"
+            raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
+    for settling, settled in (("outpaint", SETTLED_BY_OUTPAINT), ("upscale", SETTLED_BY_UPSCALE)):
+        for name in settled:
+            if getattr(recipe, settling) is not None and getattr(recipe, name) != FIELDS[name].default:
+                value, by = getattr(recipe, name), getattr(recipe, settling)
+                raise UserError(f"--{name} {value} does not go with --{settling} {by}")
 
 
 def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.checks import (
     PARTWAY,
+    check_inputs,
     check_precision,
     check_step_cache,
     check_together,
@@ -26,7 +27,7 @@ from noisette.checks import (
 )
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.recipe import MAX_PIXELS, Recipe, among, parse_seeds
 from noisette.sizes import Size, Window, composed_size, written_size
 
 if TYPE_CHECKING:
@@ -39,15 +40,10 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent / "models"
 STRENGTH = {"img2img": 0.8, "inpainting": 1.0, "variation": 0.5, "img2video": 0.9, "video2video": 0.6}
 IMAGE_PROMPT = 0.5  # of a variation that has a prompt too
-SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
-SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "outpaint", "image_prompt", "ip_adapter")
 FILES = (".safetensors", *checkpoints.PICKLES)
 Found = tuple[Checkpoint, Family, dict[str, Any], "float | None"]
 Inputs = tuple["Picture | None", "Mask | None", list[str]]
 Clips = tuple["Clip | None", "Clip | None"]
-NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
-NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
-NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
 
 
 @dataclass(frozen=True)
@@ -184,24 +180,12 @@ def mode_of(recipe: Recipe) -> str:
     """text2img, img2img, inpainting, variation or a clip's mode, from which inputs are given. Raises UserError."""
     if recipe.moving:
         return clip_fields.mode_of(recipe)
-    if recipe.base_img is None:
-        for name in NEEDS_BASE:
-            if getattr(recipe, name) not in (None, False):
-                raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    masked = recipe.mask_img is not None or recipe.outpaint is not None
-    for name in (*NEEDS_MASK_IMG, *(() if masked else NEEDS_MASK)):
-        if getattr(recipe, name) != FIELDS[name].default and recipe.mask_img is None:
-            raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img and --mask_img")
-    for settling, settled in (("outpaint", SETTLED_BY_OUTPAINT), ("upscale", SETTLED_BY_UPSCALE)):
-        for name in settled:
-            if getattr(recipe, settling) is not None and getattr(recipe, name) != FIELDS[name].default:
-                value, by = getattr(recipe, name), getattr(recipe, settling)
-                raise UserError(f"--{name} {value} does not go with --{settling} {by}")
+    check_inputs(recipe)
     if recipe.upscale is not None:
         return "upscale"
     if recipe.variation:
         return "variation"
-    if masked:
+    if recipe.mask_img is not None or recipe.outpaint is not None:
         return "inpainting"
     return "text2img" if recipe.base_img is None else "img2img"
 
@@ -270,7 +254,7 @@ def find_model(name: str) -> Found:
     looks_like_a_place = is_there or "/" in name or "\\" in name or Path(name).suffix in FILES
     if row is None and not looks_like_a_place:
         raise UserError(
-            f"--model {name!r} is unknown{nearest(name, list(MODELS))}; there are: {', '.join(MODELS)},"
+            f"--model {name!r} is unknown{among(name, list(MODELS))},"
             " a diffusers folder, a .safetensors file or a hub id"
         )
     where = name if row is None else row.where

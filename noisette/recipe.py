@@ -233,17 +233,23 @@ def parse(name: str, text: str) -> Any:
 
 
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
-    """' (did you mean X?)' for the word that looks most alike, or nothing."""
+    """'; did you mean X?' for the word that looks most alike, or nothing."""
     import difflib
 
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def among(word: str, words: tuple[str, ...] | list[str]) -> str:
+    """`nearest`, and after it all words that there are."""
+    near = nearest(word, words)
+    return f"{near} There are: {', '.join(words)}" if near else f"; there are: {', '.join(words)}"
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError with the nearest choice and all of them."""
     if value not in choices:
-        raise UserError(f"--{name} {value!r} is unknown{nearest(value, choices)}; there are: {', '.join(choices)}")
+        raise UserError(f"--{name} {value!r} is unknown{among(value, choices)}")
 
 
 def check_multiple(name: str, value: int, multiple: int) -> None:
@@ -260,6 +266,8 @@ def check_field(name: str, value: Any) -> None:
     rules = FIELDS[name].metadata
     if value is None and FIELDS[name].default is None:
         return
+    if value == "" and FIELDS[name].default is None:
+        raise UserError(f"--{name} is empty: give it a value or leave it out")
     wanted = kind(name)
     fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
     if not fits or (isinstance(value, bool) and wanted is not bool):

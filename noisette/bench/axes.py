@@ -20,7 +20,7 @@ from typing import Any
 from noisette.bench.conditions import Condition, parse_condition
 from noisette.clip_fields import NUM_FRAMES
 from noisette.errors import UserError
-from noisette.recipe import ALIASES, FIELDS, Recipe, check_field, kind, nearest, parse, parse_seeds
+from noisette.recipe import ALIASES, FIELDS, Recipe, among, check_field, kind, nearest, parse, parse_seeds
 
 MAX_CELLS = 100_000
 NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
@@ -199,7 +199,7 @@ def from_toml(text: str) -> Sweep:
         raise UserError(f"not TOML: {error}") from None
     for key in values:
         if key not in FILE_KEYS:
-            raise UserError(f"unknown key {key!r}{nearest(key, FILE_KEYS)}; there are: {', '.join(FILE_KEYS)}")
+            raise UserError(f"unknown key {key!r}{among(key, FILE_KEYS)}")
     recipe, axes, reference = (table_of(values, key) for key in ("recipe", "axes", "reference"))
     given = {field_name(name): plain(field_name(name), value) for name, value in recipe.items()}
     for name, value in given.items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from noisette.bench.axes import Sweep, cells, field_name, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, check, nearest, parse, parse_number
+from noisette.recipe import FIELDS, Recipe, among, check, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell
@@ -94,9 +94,7 @@ def check_axes(found: list[Cell], values: argparse.Namespace, reference: dict[st
     named = {"rows": values.rows, "columns": values.columns}
     for flag, word in [*named.items(), *(("reference", name) for name in reference)]:
         if word is not None and field_name(word) not in axes:
-            raise UserError(
-                f"--{flag} {word} is no axis of the sweep{nearest(word, axes)}; there are: {', '.join(axes)}"
-            )
+            raise UserError(f"--{flag} {word} is no axis of the sweep{among(word, axes)}")
 
 
 def judge_of(values: argparse.Namespace) -> Judge | None:

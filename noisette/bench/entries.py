@@ -23,7 +23,7 @@ from noisette.inputs import written_inputs
 from noisette.metadata import read_metadata
 from noisette.pixels import fit
 from noisette.reading import Picture, read, resolve
-from noisette.recipe import FIELDS, Recipe, from_mapping, nearest
+from noisette.recipe import FIELDS, Recipe, among, from_mapping
 from noisette.verify import files_in
 
 KEEP_EVERY = 200  # similarities
@@ -206,7 +206,7 @@ def with_reference(entries: Sequence[Entry], reference: dict[str, Any], folder: 
     axes = list(axes_of(entries))
     for name in reference:
         if name not in axes:
-            raise UserError(f"--reference {name} is no axis here{nearest(name, axes)}; there are: {', '.join(axes)}")
+            raise UserError(f"--reference {name} is no axis here{among(name, axes)}")
     rest = [name for name in axes if name not in reference]
     targets = {
         place_of(entry, rest): entry

@@ -26,7 +26,7 @@ from noisette.bench.entries import (
 from noisette.bench.files import write_text
 from noisette.bench.similarity import Judge
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, nearest
+from noisette.recipe import FIELDS, among
 
 PAGE = Path(__file__).parent / "page.html"
 EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
@@ -79,8 +79,8 @@ def chosen(rows: str | None, columns: str | None, axes: list[str]) -> tuple[str 
     """The axes of the grid: those named, else the first ones. Raises UserError for one that does not vary."""
     for flag, name in (("rows", rows), ("columns", columns)):
         if name is not None and name not in axes:
-            there = f"there are: {', '.join(axes)}" if axes else "all pictures have the same recipe"
-            raise UserError(f"--{flag} {name} is no axis here{nearest(name, axes)}; {there}")
+            there = among(name, axes) if axes else "; all pictures have the same recipe"
+            raise UserError(f"--{flag} {name} is no axis here{there}")
     free = [name for name in axes if name not in (rows, columns)]
     if rows is None and len(axes) > 1 and free:
         rows = free.pop(0)
