@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
 
 from noisette import clip_fields
 from noisette.catalog import Family
 from noisette.checkpoint import Checkpoint
 from noisette.errors import UserError
 from noisette.optimized import check_optimized
-from noisette.recipe import FIELDS, Recipe
+from noisette.recipe import Recipe, asks
+
+if TYPE_CHECKING:
+    from noisette.plan import Plan
+    from noisette.sizes import Size
 
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
@@ -19,23 +25,29 @@ SETTLED_BY_UPSCALE = (*SETTLED_BY_OUTPAINT, "hires", "strength", "mask_img", "ou
 NEEDS_BASE = ("upscale", "mask_img", "outpaint", "variation", "image_prompt", "ip_adapter", "strength", "fit")
 NEEDS_MASK_IMG = ("invert_mask", "soft_mask")
 NEEDS_MASK = ("strict_mask", "feather", "blend", "color_match", "crop")  # or an outpainting
+KEEPING = ("strict_mask", "outpaint", "feather", "soft_mask", "blend", "variation")  # the mask's black, exactly
+OF_THE_MODEL = (
+    "prompt", "negative_prompts", "model", "lora", "clip_skip", "num_inference_steps", "sampler", "schedule",
+    "guidance_scale", "guidance_rescale", "guidance_start", "guidance_end", "step_cache",
+    "variation_seed", "variation_strength",
+)  # fmt: skip
 
 
 def check_inputs(recipe: Recipe) -> None:
     """What a picture's fields need of its base and its mask, and what these settle. Raises UserError."""
     if recipe.base_img is None:
         for name in NEEDS_BASE:
-            if getattr(recipe, name) not in (None, False):
+            if asks(recipe, name):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
     needs = dict.fromkeys(NEEDS_MASK_IMG, "--mask_img")
     needs |= {name: "--mask_img or --outpaint" for name in NEEDS_MASK if recipe.outpaint is None}
     for name, needed in needs.items() if recipe.mask_img is None else ():
-        if getattr(recipe, name) != FIELDS[name].default:
+        if asks(recipe, name):
             needed = needed if recipe.base_img else "--base_img and --mask_img"
             raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
     for settling, settled in (("outpaint", SETTLED_BY_OUTPAINT), ("upscale", SETTLED_BY_UPSCALE)):
         for name in settled:
-            if getattr(recipe, settling) is not None and getattr(recipe, name) != FIELDS[name].default:
+            if asks(recipe, settling) and asks(recipe, name):
                 value, by = getattr(recipe, name), getattr(recipe, settling)
                 raise UserError(f"--{name} {value} does not go with --{settling} {by}")
 
@@ -78,24 +90,50 @@ def check_together(recipe: Recipe, mode: str, family: Family, checkpoint: Checkp
         raise UserError(f"--guidance_start {recipe.guidance_start} lies after --guidance_end {recipe.guidance_end}")
 
 
-def without_effect(recipe: Recipe) -> list[str]:
-    """Arguments that the run would ignore, a line each."""
-    assert recipe.guidance_scale is not None
-    found = []
+def without_effect(plan: Plan, usual: Recipe, beyond: bool) -> list[str]:
+    """Arguments that the run would ignore, a line each.
+
+    `usual`: the recipe as it is filled where nothing is asked. `beyond`: hires would enlarge what is composed.
+    """
+    recipe, size = plan.recipe, plan.size
+    found = idle_in_upscale(plan, usual) if plan.mode == "upscale" and not recipe.refine else idle_guidance(recipe)
     if recipe.motion and recipe.motion_adapter == clip_fields.NONE and clip_fields.moved_by(recipe, {}) is None:
         found.append(f"--motion {recipe.motion} has no effect without motion modules: see --motion_adapter")
-    if recipe.interpolate == 1 and recipe.interpolate_by != FIELDS["interpolate_by"].default:
+    if recipe.interpolate == 1 and asks(recipe, "interpolate_by"):
         found.append(f"--interpolate_by {recipe.interpolate_by} has no effect without --interpolate 2 or 4")
-    if recipe.guidance_scale <= 1:
-        if recipe.negative_prompts:
-            found.append(
-                f"--negative_prompts has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
-            )
-        if recipe.guidance_rescale:
-            found.append(
-                f"--guidance_rescale has no effect at --guidance_scale {recipe.guidance_scale}: take more than 1"
-            )
+    if recipe.strict_mask is False and plan.exact and not recipe.moving:
+        by = next(f"--{name} {getattr(recipe, name)}" for name in KEEPING if asks(recipe, name))
+        found.append(f"--strict_mask False has no effect: {by} keeps the mask's black, byte for byte")
+    if recipe.hires == "off" and not beyond:
+        where = f"in the windows of --crop {recipe.crop}" if plan.cropped else f"at {size.width}x{size.height}"
+        found.append(f"--hires off has no effect {where}: auto composes the same")
+    if asks(recipe, "upscaler") and plan.mode != "upscale" and not any(enlarged(w.size) for w in plan.windows):
+        found.append(f"--upscaler {recipe.upscaler} has no effect at {size.width}x{size.height}: nothing is enlarged")
     return found
+
+
+def idle_guidance(recipe: Recipe) -> list[str]:
+    """Arguments that only guidance would read, where there is none."""
+    scale = recipe.guidance_scale
+    assert scale is not None
+    names = [name for name in ("negative_prompts", "guidance_rescale") if scale <= 1 and getattr(recipe, name)]
+    return [f"--{name} has no effect at --guidance_scale {scale}: take more than 1" for name in names]
+
+
+def idle_in_upscale(plan: Plan, usual: Recipe) -> list[str]:
+    """Arguments that only the model would read, where a picture is enlarged without it."""
+    recipe = plan.recipe
+    where = f"on --upscale {recipe.upscale} without --refine"
+    names = [name for name in OF_THE_MODEL if getattr(recipe, name) != getattr(usual, name)]
+    found = [f"--{name} {shorten(str(getattr(recipe, name)), 60)} has no effect {where}" for name in names]
+    if len(plan.seeds) > 1:
+        found.append(f"{len(plan.seeds):,} seeds make the same picture {where}: name one")
+    return found
+
+
+def enlarged(size: Size) -> bool:
+    """Whether what is written is larger than what is composed."""
+    return size.width > size.canvas_width or size.height > size.canvas_height
 
 
 def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisette.catalog import MODELS
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, MOTIONS, Recipe
+from noisette.recipe import FIELDS, MOTIONS, Recipe, asks
 
 if TYPE_CHECKING:
     from noisette.catalog import Clips
@@ -37,7 +37,7 @@ def mode_of(recipe: Recipe) -> str:
             if getattr(recipe, name) is not None:
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img or --base_video")
     for name in NEEDS_MASK if recipe.mask_img is None and recipe.mask_video is None else ():
-        if getattr(recipe, name) != FIELDS[name].default:
+        if asks(recipe, name):
             raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")
     if recipe.strict_first_frame and recipe.base_img is None:
         raise UserError("--strict_first_frame True needs --base_img")

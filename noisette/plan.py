@@ -16,6 +16,7 @@ from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
 from noisette.checks import (
+    KEEPING,
     PARTWAY,
     check_inputs,
     check_precision,
@@ -27,7 +28,7 @@ from noisette.checks import (
 )
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.recipe import MAX_PIXELS, Recipe, among, parse_seeds
+from noisette.recipe import MAX_PIXELS, Recipe, among, asks, parse_seeds
 from noisette.sizes import Size, Window, composed_size, written_size
 
 if TYPE_CHECKING:
@@ -92,10 +93,7 @@ class Plan:
     @property
     def exact(self) -> bool:
         """Whether what the mask keeps stays byte for byte, which is then proved on the file."""
-        recipe = self.recipe
-        inward = recipe.feather is not None or recipe.soft_mask or recipe.blend == "poisson"
-        asked = recipe.strict_mask or recipe.outpaint is not None or inward
-        return self.mask is not None and (asked or self.mode == "variation")
+        return self.mask is not None and any(asks(self.recipe, name) for name in KEEPING)
 
     @property
     def cropped(self) -> bool:
@@ -301,11 +299,9 @@ def plan(
         checkpoint = adapters.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
         checkpoint = adapters.with_ip_adapter(checkpoint, recipe.ip_adapter)
+    usual = fill(Recipe(), mode, family, defaults, checkpoint)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
-    idle = without_effect(recipe)
-    if idle and not lenient:
-        raise UserError(idle[0])
     engine, why = choose_engine(recipe, family)
     check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)
@@ -325,17 +321,13 @@ def plan(
     notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]
     if min(width, height) < min(native) and windows == (Window(0, 0, size),):
         notes.append(f"{width}x{height} is below the model's native {checkpoint.native_side}: quality may drop")
-    usual = composed_size(replace(recipe, hires="auto"), mode, width, height, checkpoint, max_aspect)
-    if usual.hires and not size.hires:
+    beyond = windows == (Window(0, 0, size),) and (
+        composed_size(replace(recipe, hires="auto"), mode, width, height, checkpoint, max_aspect).hires
+    )
+    if recipe.hires == "off" and beyond:
         notes.append(f"--hires off: {width}x{height} is beyond what the model was made for, areas may repeat")
-    if download:
-        from noisette.names import check_writable
-
-        checkpoint = checkpoints.fetch(checkpoint)
-        check_writable(out)
-        clip_plan.check_room(clip, size, out)
     seeds = tuple(parse_seeds(recipe.seed, recipe.count))
-    return Plan(
+    made = Plan(
         recipe,
         mode,
         family,
@@ -349,6 +341,16 @@ def plan(
         repaint,
         windows,
         loras,
-        (*idle, *fit_notes, *notes),
+        (*fit_notes, *notes),
         clip,
     )
+    idle = without_effect(made, usual, beyond)
+    if idle and not lenient:
+        raise UserError(idle[0])
+    if download:
+        from noisette.names import check_writable
+
+        checkpoint = checkpoints.fetch(checkpoint)
+        check_writable(out)
+        clip_plan.check_room(clip, size, out)
+    return replace(made, checkpoint=checkpoint, notes=(*idle, *made.notes))

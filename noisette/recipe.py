@@ -88,7 +88,7 @@ class Recipe:
     outpaint: str = flag(
         None, "pixels to add, as left=128,top=64, or a size around the base, as 1024x768", only="image"
     )
-    strict_mask: bool = flag(False, "every pixel that is black in the mask stays the base's, byte for byte")
+    strict_mask: bool = flag(None, "every pixel that is black in the mask stays the base's, byte for byte")
     soft_mask: bool = flag(False, "the mask's grey says how much each pixel may change; only black is kept")
     feather: int = flag(None, "pixels over which paint fades in, inside the white; outside is exact", low=0, high=256)
     blend: str = flag("alpha", "how paint meets the base", choices=BLENDS)
@@ -192,6 +192,12 @@ ALIASES: dict[str, str] = {alias: name for name, f in FIELDS.items() for alias i
 def kind(name: str) -> type:
     """The type of a field's value: str, bool, int or float."""
     return {"str": str, "bool": bool, "int": int, "float": float}[str(FIELDS[name].type)]
+
+
+def asks(recipe: Recipe, name: str) -> bool:
+    """Whether a field asks for anything: neither its default nor an open switch that is turned off."""
+    value, default = getattr(recipe, name), FIELDS[name].default
+    return value != default and not (value is False and default is None)
 
 
 def parse_bool(name: str, text: str) -> bool:

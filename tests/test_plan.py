@@ -180,6 +180,59 @@ def test_lenient_turns_an_idle_argument_into_a_note(tmp_path: Path) -> None:
     assert any("--negative_prompts has no effect" in note for note in notes)
 
 
+ENLARGING = {"mask_img": None, "prompt": "", "upscale": 2}
+IDLE = {
+    "--prompt a cat": {**ENLARGING, "prompt": "a cat"},
+    "--negative_prompts blur": {**ENLARGING, "negative_prompts": "blur"},
+    "--num_inference_steps 99": {**ENLARGING, "num_inference_steps": 99},
+    "--sampler heun": {**ENLARGING, "sampler": "heun"},
+    "--variation_seed 5": {**ENLARGING, "variation_seed": "5", "variation_strength": "0.5"},
+    "2 seeds": {**ENLARGING, "seed": "1,2"},
+    "3 seeds": {**ENLARGING, "seed": "1", "count": 3},
+    "--upscaler lanczos": {"upscaler": "lanczos"},
+    "--hires off": {"hires": "off"},
+    "--strict_mask False has no effect: --feather 5": {"feather": 5, "strict_mask": False},
+    "--strict_mask False has no effect: --variation True": {"variation": True, "strict_mask": False},
+}
+
+
+@pytest.mark.parametrize("said", IDLE)
+def test_an_argument_without_effect_is_an_error_or_a_note(said: str, tmp_path: Path, edit: dict[str, str]) -> None:
+    recipe = check(Recipe(**{**edit, **IDLE[said]}))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=said):
+        plan(recipe, tmp_path, download=False)
+    assert any(said in note for note in plan(recipe, tmp_path, lenient=True, download=False).notes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ENLARGING,
+        {**ENLARGING, "seed": "1"},
+        {**ENLARGING, "upscaler": "lanczos"},
+        {**ENLARGING, "prompt": "a cat", "sampler": "heun", "seed": "1,2", "refine": 0.5},
+        {"strict_mask": False},
+        {"strict_mask": True, "feather": 5},
+        {"mask_img": None, "strict_mask": False},
+        {"img_w": 512, "img_h": 512, "mask_img": None, "upscaler": "lanczos"},
+    ],
+)
+def test_what_has_an_effect_is_no_error(values: dict[str, object], tmp_path: Path, edit: dict[str, str]) -> None:
+    planned(tmp_path, **{**edit, **values})
+
+
+def test_the_recipe_in_an_enlarged_file_can_be_enlarged_again(tmp_path: Path, edit: dict[str, str]) -> None:
+    made = plan(Recipe(base_img=edit["base_img"], upscale=2), tmp_path, download=False)
+    assert plan(made.picture_recipe(made.seeds[0]), tmp_path, download=False).recipe.seed == str(made.seeds[0])
+
+
+def test_hires_has_no_say_in_windows(tmp_path: Path, edit: dict[str, str]) -> None:
+    values = {**edit, "img_w": 512, "img_h": 512, "fit": "stretch", "hires": "off"}
+    with pytest.raises(UserError, match="--hires off has no effect in the windows of --crop 9"):
+        planned(tmp_path, **values, crop="9")
+    assert planned(tmp_path, **values, crop="off")  # type: ignore[truthy-bool]
+
+
 def test_a_model_of_squares_composes_one_and_its_ground_goes_on(tmp_path: Path) -> None:
     tall = plan(Recipe(prompt="alien", img_w=512, img_h=768, seed="1"), tmp_path).size
     assert (tall.width, tall.height, tall.canvas_width, tall.canvas_height) == (512, 768, 256, 256)
@@ -192,8 +245,8 @@ def test_hires_off_composes_what_is_asked_and_says_what_that_risks(tmp_path: Pat
     made = plan(asked, tmp_path)
     assert (made.size.canvas_width, made.size.canvas_height, made.size.hires) == (496, 768, False)
     assert any("--hires off" in note for note in made.notes)
-    small = plan(Recipe(prompt="alien", img_w=256, img_h=256, seed="1", hires="off"), tmp_path)
-    assert not any("--hires off" in note for note in small.notes)
+    with pytest.raises(UserError, match="--hires off has no effect at 256x256: auto composes the same"):
+        plan(Recipe(prompt="alien", img_w=256, img_h=256, seed="1", hires="off"), tmp_path)
     with pytest.raises(UserError, match="nothing to refine"):
         plan(Recipe(prompt="alien", img_w=512, img_h=512, seed="1", hires="off", refine=0.3), tmp_path)
 

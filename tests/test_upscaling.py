@@ -19,6 +19,8 @@ from noisette.train.config import read_config
 from noisette.verify import verify_file
 from tests.stub import planned, run
 
+IDLE = {"prompt": "", "num_inference_steps": None}  # what no enlarging reads
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -83,14 +85,14 @@ def test_upscale_keeps_mode_and_says_by_what(mode: str, folder: Path, tmp_path: 
     channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}[mode]
     data = values[..., :channels].astype(np.uint16 if deep else np.uint8)
     Image.fromarray(data[..., 0] if channels == 1 else data).save(tmp_path / "base.png", dpi=(72, 72))
-    asked = planned(tmp_path / "out", prompt="", base_img=str(tmp_path / "base.png"), upscale=3)
+    asked = planned(tmp_path / "out", **IDLE, base_img=str(tmp_path / "base.png"), upscale=3)
     assert asked.evaluated_steps == 0
     (result,) = run(asked)
     assert (result.picture.size, result.picture.mode) == ((120, 72), mode)
     assert result.picture.info["dpi"] == pytest.approx((72, 72), abs=0.1)
     assert result.facts["upscaler"].startswith("model ")
     saved = output.write(asked, result)
-    assert saved.path.name == "untitled-upscale-3-2its-0.png"
+    assert saved.path.name == "untitled-upscale-3-25its-0.png"
     assert verify_file(saved.path).word == "identical"
 
 
@@ -122,4 +124,4 @@ def test_an_enlarged_picture_can_be_refined(folder: Path, tmp_path: Path) -> Non
 def test_what_does_not_go_with_upscale(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "base.png")
     with pytest.raises(UserError, match=said):
-        planned(tmp_path / "out", **({"base_img": str(tmp_path / "base.png"), "upscale": 2} | fields))
+        planned(tmp_path / "out", **({**IDLE, "base_img": str(tmp_path / "base.png"), "upscale": 2} | fields))

@@ -12,6 +12,8 @@ from PIL import Image
 from noisette import output, verify
 from noisette.cli import run as command
 from noisette.errors import UserError
+from noisette.plan import plan
+from noisette.recipe import Recipe
 from noisette.verify import verify_file, verify_kept
 from tests import stub
 
@@ -86,6 +88,13 @@ def test_both_answers_stand_beside_each_other(made: Path, monkeypatch: pytest.Mo
     assert verify_file(made).good
     change(made, (0, 0))
     assert not verify_file(made).good
+
+
+def test_a_file_that_was_made_leniently_can_be_made_again(made: Path, tmp_path: Path) -> None:
+    asked = Recipe(prompt="alien", seed="1", base_img=str(made.parents[1] / "base.png"), upscale=2)
+    planned = plan(asked, tmp_path / "out", lenient=True, download=False)
+    (result,) = stub.run(planned)
+    assert verify_file(output.write(planned, result).path).word == "identical"
 
 
 def test_inverted_soft_and_outpainted_masks_are_understood(made: Path) -> None:

@@ -22,11 +22,12 @@ def rerun(places: Sequence[str], given: dict[str, Any], out: Path) -> Iterator[S
     """
     paths = [path for place in places for path in files_in(place)]
     recipes = [check(replace(read_recipe(str(path)), **given)) for path in paths]
+    lenient = not given  # of what stands in the files only
     for recipe in recipes:
-        plan(recipe, out)
+        plan(recipe, out, lenient)
     load = Loader()
     for recipe in recipes:
-        planned = plan(recipe, out)
+        planned = plan(recipe, out, lenient)
         if planned.clip:
             yield from (video.write(planned, clip) for clip in video.make(planned, load(planned)))
         else:
