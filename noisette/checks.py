@@ -39,11 +39,10 @@ def check_inputs(recipe: Recipe) -> None:
         for name in NEEDS_BASE:
             if asks(recipe, name):
                 raise UserError(f"--{name} {getattr(recipe, name)} needs --base_img")
-    needs = dict.fromkeys(NEEDS_MASK_IMG, "--mask_img")
-    needs |= {name: "--mask_img or --outpaint" for name in NEEDS_MASK if recipe.outpaint is None}
-    for name, needed in needs.items() if recipe.mask_img is None else ():
-        if asks(recipe, name):
-            needed = needed if recipe.base_img else "--base_img and --mask_img"
+    for name in (*NEEDS_MASK_IMG, *(NEEDS_MASK if recipe.outpaint is None else ())):
+        if asks(recipe, name) and recipe.mask_img is None:
+            mask = "--mask_img" if name in NEEDS_MASK_IMG else "--mask_img or --outpaint"
+            needed = mask if recipe.base_img else "--base_img and --mask_img"
             raise UserError(f"--{name} {getattr(recipe, name)} needs {needed}")
     for settling, settled in (("outpaint", SETTLED_BY_OUTPAINT), ("upscale", SETTLED_BY_UPSCALE)):
         for name in settled:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from noisette import __version__
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, MAX_SIDE, Recipe, check, kind, nearest, parse, parse_number
+from noisette.recipe import FIELDS, INPUTS, MAX_SIDE, Recipe, check, kind, nearest, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.plan import Plan
@@ -216,18 +216,23 @@ def verify(argv: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--kept", action="store_true", help="check only kept pixels against the base, without a model"
     )
+    for name in INPUTS:
+        parser.add_argument(f"--{name}", metavar="PATH", help="where it is now, if not where it was")
     values = parser.parse(argv)
-    from noisette.verify import Loader, files_in, kept_in, summary, verify_file, verify_kept
+    from noisette.reading import resolve
+    from noisette.verify import Loader, summary, verdicts, verify_file, verify_kept
 
-    find = kept_in if values.kept else files_in
-    check = verify_kept if values.kept else partial(verify_file, engine=values.engine, load=Loader())
-    verdicts = []
-    for file in [path for place in values.files for path in find(place)]:
-        verdicts.append(check(file))
-        print(verdicts[-1].to_text(), flush=True)
-    if len(verdicts) > 1:
-        print(summary(verdicts), file=sys.stderr)
-    return 0 if all(verdict.good for verdict in verdicts) else 1
+    given = {name: resolve(path) for name in INPUTS if (path := getattr(values, name)) is not None}
+    check = partial(verify_kept, given=given)
+    if not values.kept:
+        check = partial(verify_file, engine=values.engine, load=Loader(), given=given)
+    found = []
+    for verdict in verdicts(values.files, check, "kept" if values.kept else "provenance"):
+        found.append(verdict)
+        print(verdict.to_text(), flush=True)
+    if len(found) > 1:
+        print(summary(found), file=sys.stderr)
+    return 0 if all(verdict.good for verdict in found) else 1
 
 
 def optimize(argv: Sequence[str], prog: str) -> int:

@@ -87,10 +87,10 @@ def encodable(text: str) -> bool:
     return True
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """{'recipe': …, 'provenance': …, …} as the file has it; from an AUTOMATIC1111 file what can be mapped.
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts of a picture or a clip that hold a recipe, ours or AUTOMATIC1111's: {} for another program's.
 
-    Raises UserError for a file that carries neither, or garbage.
+    Raises UserError for a file that can't be read.
     """
     from noisette.clips import is_clip
     from noisette.reading import opened
@@ -99,16 +99,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
         from noisette.stamps import read_stamp
 
         text = read_stamp(path)
-        if text is None:
-            raise UserError(f"{path} carries no recipe: it was not made by noisette, or a tool has dropped it")
-        return parse_ours(path, text)
+        return {} if text is None else {OURS: text}
     with opened(path) as image:
-        texts = {key: str(value) for key, value in image.info.items() if key in (OURS, THEIRS)}
+        return {key: str(value) for key, value in image.info.items() if key in (OURS, THEIRS)}
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """{'recipe': …, 'provenance': …, …} as the file has it; from an AUTOMATIC1111 file what can be mapped.
+
+    Raises UserError for a file that carries neither, or garbage.
+    """
+    texts = read_texts(path)
     if OURS in texts:
         return parse_ours(path, texts[OURS])
     if THEIRS in texts:
         return parse_parameters(path, texts[THEIRS])
-    raise UserError(f"{path} carries no recipe: neither {OURS!r} nor AUTOMATIC1111 {THEIRS!r} metadata")
+    raise UserError(
+        f"{path} carries no recipe, neither {OURS!r} nor AUTOMATIC1111 {THEIRS!r} metadata: another program made it,"
+        " or has dropped them"
+    )
 
 
 def parse_ours(path: Path, text: str) -> dict[str, Any]:

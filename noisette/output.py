@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from noisette import __version__, names, record
 from noisette.optimized import folder_of
 from noisette.reading import resolve
+from noisette.recipe import INPUTS
 
 if TYPE_CHECKING:
     from noisette.generate import Result
@@ -29,12 +30,11 @@ def versions(engine: str) -> dict[str, str]:
 
 
 def inputs(plan: Plan) -> dict[str, Any]:
-    """Path and SHA-256 of the base, the mask and LoRA files."""
-    names = ("base_img", "mask_img", "base_video", "mask_video")
-    named = {name: getattr(plan.recipe, name) for name in names}
+    """Absolute path, so that another folder finds them, and SHA-256 of the base, the mask and LoRA files."""
+    named = {name: getattr(plan.recipe, name) for name in INPUTS}
     files = {name: resolve(path) for name, path in named.items() if path}
     files |= {f"lora {i}": path for i, (path, _) in enumerate(plan.loras)}
-    return {name: {"path": str(path), "sha256": record.file_hash(path)} for name, path in files.items()}
+    return {name: {"path": str(path.absolute()), "sha256": record.file_hash(path)} for name, path in files.items()}
 
 
 def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:

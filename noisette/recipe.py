@@ -66,6 +66,8 @@ MOTIONS: dict[str, tuple[str, ...]] = {  # the word itself first
     "wave": ("wave", "waving", "rippling"),
 }
 
+INPUTS = ("base_img", "mask_img", "base_video", "mask_video")  # fields that name a picture or a clip
+
 
 def flag(default: Any, help: str, **rules: Any) -> Any:
     """A field with its rules: `low`, `high` (inclusive), `choices`, `aliases`, `longest` (characters).

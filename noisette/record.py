@@ -34,7 +34,7 @@ class Kept:
     def to_text(self) -> str:
         """For a person."""
         if self.differing:
-            return f"NOT PROVED, {self.differing:,} of {self.count:,} kept pixels differ"
+            return f"{self.differing:,} of {self.count:,} kept pixels differ"
         return f"{self.count:,} kept pixels, none differs"
 
 
@@ -63,7 +63,7 @@ class Saved:
             return f"{self.path}: NOT PROVED, the file as re-read is not the picture that was made"
         if self.kept is None:
             return str(self.path)
-        return f"{self.path}: {self.kept.to_text()}"
+        return f"{self.path}: {'' if self.proved else 'NOT PROVED, '}{self.kept.to_text()}"
 
 
 def pixel_hash(picture: Picture) -> str:

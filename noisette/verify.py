@@ -6,7 +6,7 @@ The first needs neither the model nor the engine, and says so by itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,65 +17,91 @@ from noisette import clip_record, clips, codecs, engines, record, video
 from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.inputs import written_inputs
-from noisette.metadata import read_metadata
+from noisette.metadata import OURS, read_metadata, read_texts
+from noisette.origins import origins, relocated
 from noisette.output import versions
 from noisette.plan import Plan, plan
 from noisette.reading import Picture, read, resolve
-from noisette.recipe import from_mapping
+from noisette.recipe import Recipe, from_mapping
 from noisette.record import Kept
 
 if TYPE_CHECKING:
     from noisette.engines import Networks
 
 Load = Callable[[Plan], "Networks"]
+Given = Mapping[str, Path]  # a field of the recipe: where its file is now
+NOWHERE_ELSE: Given = {}
 
+UNPROVED = "NOT PROVED"
+GOOD = ("identical", "within tolerance", "proved")
+APART = ("not made here", "nothing kept")  # of a folder: not to be checked
 TOLERANCE = 45.0  # dB: other kernels, threads or batch sizes round otherwise; a change one could see is far below
 LOSSY = 35.0  # dB, the worst frame of a clip through a lossy codec
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found: identical, within tolerance, different, not repeatable or not rendered.
+    """What `verify` found: identical, within tolerance, different or not repeatable; of kept pixels alone proved or
+    NOT PROVED; and in a folder not made here, nothing kept or not checked.
 
-    `why` names what differs; `kept` is how the file's kept pixels compare with the base as it is now, if it has any.
+    `why` names what differs; `kept` is how the file's kept pixels compare with the base now, if it has any;
+    `proved`: none differs, and they are those that the file records.
     """
 
     path: Path
     word: str
-    psnr: float | None
+    psnr: float | None = None
     why: tuple[str, ...] = ()
     kept: Kept | None = None
+    proved: bool = True
 
     @property
     def good(self) -> bool:
-        """No kept pixel differs, and the picture, if made again, is identical or within tolerance."""
-        proved = self.kept is None or self.kept.differing == 0
-        return proved and self.word in ("identical", "within tolerance", "not rendered")
+        """The kept pixels are proved, and the picture, if made again, is identical or within tolerance."""
+        return self.proved and self.word in (*GOOD, *APART)
 
     def to_text(self) -> str:
         """The line for a person."""
         found = self.word if self.psnr is None or self.psnr == np.inf else f"{self.word} ({self.psnr:.1f} dB)"
-        facts = (found, *(() if self.kept is None else (self.kept.to_text(),)), *self.why)
-        return f"{self.path}: " + "; ".join(facts)
+        beside = () if self.proved or self.word == UNPROVED else (UNPROVED,)
+        kept = () if self.kept is None else (self.kept.to_text(),)
+        return f"{self.path}: " + "; ".join((found, *beside, *kept, *self.why))
 
 
-def verify_kept(path: Path) -> Verdict:
-    """Holds the file's kept pixels against the base, by its mask. Raises UserError for a file that has none."""
+def verify_kept(path: Path, given: Given = NOWHERE_ELSE) -> Verdict:
+    """Holds the file's kept pixels against the base, by its mask, and both against what the file records of them.
+
+    `given`: where inputs are now. Raises UserError for a file that kept none.
+    """
     path = resolve(str(path))
-    claims = read_metadata(path)
+    claims = claims_of(path)
     if "kept" not in claims:
         raise UserError(f"{path} has no kept pixels to check: it was made without --strict_mask")
-    reasons = changed_inputs(claims)
-    if any("is gone" in reason for reason in reasons):
-        return Verdict(path, "not repeatable", None, tuple(reasons))
-    return Verdict(path, "not rendered", None, tuple(reasons), kept_now(path, claims))
+    found = origins(path, claims, given)
+    if changed := [origin.to_text() for origin in found if not origin.same]:
+        return Verdict(path, UNPROVED, why=tuple(changed), proved=False)
+    kept, proved, why = proof(path, relocated(from_mapping(claims["recipe"]), found), claims["kept"])
+    return Verdict(path, "proved" if proved else UNPROVED, why=tuple(why), kept=kept, proved=proved)
 
 
-def kept_now(path: Path, claims: dict[str, Any]) -> Kept | None:
-    """How the pixels that the file says it kept compare with the base on disk. Raises UserError."""
-    if "kept" not in claims:
-        return None
-    recipe = from_mapping(claims["recipe"])
+def claims_of(path: Path) -> dict[str, Any]:
+    """What a file of ours says of itself. Raises UserError for another program's."""
+    claims = read_metadata(path)
+    if "provenance" not in claims:
+        raise UserError(f"{path} was not made by noisette: it can be made again with --from, but not verified")
+    return claims
+
+
+def proof(path: Path, recipe: Recipe, recorded: dict[str, Any]) -> tuple[Kept, bool, list[str]]:
+    """The file's kept pixels now, whether none differs and they are those it records, and what it records if not."""
+    kept = kept_now(path, recipe)
+    if (kept.count, kept.sha256) == (recorded["count"], recorded["sha256"]):
+        return kept, kept.differing == 0, []
+    return kept, False, [f"the file records {recorded['count']:,} of {recorded['sha256']}, now {kept.sha256}"]
+
+
+def kept_now(path: Path, recipe: Recipe) -> Kept:
+    """How the pixels that a file of this recipe kept compare with the base on disk. Raises UserError."""
     if recipe.moving:
         held = video.held(plan(recipe, lenient=True, download=False))
         assert held is not None
@@ -123,15 +149,40 @@ def files_in(place: str) -> list[Path]:
     return found
 
 
-def kept_in(place: str) -> list[Path]:
-    """Of `files_in` a folder those that say they kept pixels; a file as it is. Raises UserError for none."""
-    found = files_in(place)
-    if not Path(place).is_dir():
-        return found
-    found = [path for path in found if "kept" in read_metadata(path)]
-    if not found:
-        raise UserError(f"{place} holds no pictures with kept pixels: none was made with --strict_mask")
-    return found
+def verdicts(places: Sequence[str], check: Callable[[Path], Verdict], claim: str) -> Iterator[Verdict]:
+    """The verdict on each file that is named or lies in a named folder: one that can't be checked stops no other.
+
+    `claim`: what a file has to say of itself to be checked. Raises UserError for a single file, and where none is.
+    """
+    paths = [path for place in places for path in files_in(place)]
+    if len(paths) == 1:
+        yield check(paths[0])
+        return
+    early = {path: left_out(path, claim) for path in paths}
+    if all(early.values()):
+        what = "with kept pixels: none was made with --strict_mask" if claim == "kept" else "made here"
+        raise UserError(f"{' '.join(places)} holds no pictures {what}")
+    for path, verdict in early.items():
+        yield verdict or in_turn(path, check)
+
+
+def left_out(path: Path, claim: str) -> Verdict | None:
+    """The verdict on a file that is not to be checked, or can't be; else none."""
+    try:
+        claims = read_metadata(path) if OURS in read_texts(path) else {}
+    except UserError as error:
+        return Verdict(path, "not checked", why=(str(error),))
+    if "provenance" not in claims:
+        return Verdict(path, "not made here")
+    return None if claim in claims else Verdict(path, "nothing kept")
+
+
+def in_turn(path: Path, check: Callable[[Path], Verdict]) -> Verdict:
+    """The verdict on one file of several; its error is one too."""
+    try:
+        return check(path)
+    except UserError as error:
+        return Verdict(path, "not checked", why=(str(error),))
 
 
 def is_ours(path: Path) -> bool:
@@ -147,26 +198,27 @@ def summary(verdicts: list[Verdict]) -> str:
     return f"{len(verdicts):,} files: " + ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
 
 
-def verify_file(path: Path, engine: str | None = None, load: Load = engines.load) -> Verdict:
+def verify_file(
+    path: Path, engine: str | None = None, load: Load = engines.load, given: Given = NOWHERE_ELSE
+) -> Verdict:
     """Makes the file's picture again, on its own engine or the named one, and checks its kept pixels.
 
-    Raises UserError if it has no recipe.
+    `given`: where inputs are now. Raises UserError if it has no recipe.
     """
     path = resolve(str(path))
-    claims = read_metadata(path)
-    if "provenance" not in claims:
-        raise UserError(f"{path} was not made by noisette: it can be made again with --from, but not verified")
+    claims = claims_of(path)
+    found = origins(path, claims, given)
+    if changed := [origin.to_text() for origin in found if not origin.same]:
+        return Verdict(path, "not repeatable", why=tuple(changed), proved="kept" not in claims)
     recipe = replace(from_mapping(claims["recipe"]), engine=engine or claims["provenance"]["engine"])
-    reasons = changed_inputs(claims)
-    if any("is gone" in reason for reason in reasons):
-        return Verdict(path, "not repeatable", None, tuple(reasons))
+    recipe = relocated(recipe, found)
     planned = plan(recipe, lenient=True)  # what a file was made with in vain stands in it too
-    kept = kept_now(path, claims)
+    kept, proved, reasons = proof(path, recipe, claims["kept"]) if "kept" in claims else (None, True, [])
     reasons += edited_clip(path, claims) if recipe.moving else edited(read(path), claims)
     enough = LOSSY if planned.clip and not planned.clip.codec.lossless else TOLERANCE
     psnr, different = (compare_clip if recipe.moving else compare)(path, planned, claims, load)
     if psnr == np.inf:
-        return Verdict(path, "identical", psnr, tuple(reasons), kept)
+        return Verdict(path, "identical", psnr, tuple(reasons), kept, proved)
     now = {
         "engine": planned.engine,
         "model_hash": planned.checkpoint.weights_hash,
@@ -179,7 +231,7 @@ def verify_file(path: Path, engine: str | None = None, load: Load = engines.load
         if claims["provenance"].get(name) != value
     ]
     word = "within tolerance" if psnr >= enough else "different"
-    return Verdict(path, word, psnr, tuple(reasons), kept)
+    return Verdict(path, word, psnr, tuple(reasons), kept, proved)
 
 
 def compare(path: Path, planned: Plan, claims: dict[str, Any], load: Load) -> tuple[float, list[str]]:
@@ -208,20 +260,6 @@ def edited_clip(path: Path, claims: dict[str, Any]) -> list[str]:
     """Whether a clip's frames are still those that were written."""
     same = clip_record.tally(clips.frames(path)).sha256 == claims.get("decoded")
     return [] if same else ["its frames were edited since"]
-
-
-def changed_inputs(claims: dict[str, Any]) -> list[str]:
-    """Base and mask that are gone or are other files by now."""
-    found = []
-    for name, claim in claims["provenance"].get("inputs", {}).items():
-        try:
-            digest = record.file_hash(resolve(claim["path"]))
-        except UserError:
-            found.append(f"--{name} {claim['path']} is gone")
-            continue
-        if digest != claim["sha256"]:
-            found.append(f"--{name} {claim['path']} has changed since")
-    return found
 
 
 def edited(written: Picture, claims: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ LAYERS = (  # each may import those before it
      "clip_fields", "motion", "moving", "tiles"},
     {"hub", "checkpoint", "masks", "metadata", "text", "lora", "clips", "codecs", "optimized", "clip_plan"},
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
-    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
+    {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt", "origins"},
     {"finish"},
     {"generate", "output"},
     {"whole_clips"},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from noisette.clip_plan import read_clips
 from noisette.errors import UserError
 from noisette.plan import Clips, Inputs, Plan, find_model, plan, read
-from noisette.recipe import FIELDS, Recipe
+from noisette.recipe import FIELDS, INPUTS, Recipe
 from noisette.upscaling import enlarging
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from noisette.clips import Clip
 
 ADDRESS = 24  # hex digits: 96 bits
-INPUTS = ("base_img", "mask_img", "base_video", "mask_video")
 BY_CONTENT = ("model", "engine", *INPUTS, "lora", "motion_adapter", "ip_adapter")  # stand in an address by hash
 BY_RESULT = ("img_w", "img_h")  # stand there as the size that is written, given or not
 TWICE = ("heun", "dpmpp_sde")  # samplers that evaluate the network twice a step
