@@ -8,6 +8,7 @@ import numpy as np
 
 from noisette import clip_plan, masks, pixels, reading
 from noisette.clips import Clip
+from noisette.errors import UserError
 from noisette.masks import Mask
 from noisette.reading import Picture
 from noisette.recipe import Recipe
@@ -57,7 +58,8 @@ def fit_inputs(
     if mask is None:
         return fitted, None, notes
     mask = pixels.fit_mask(mask, width, height, how)
-    masks.lint(mask)
+    if not mask.repaint.any():
+        raise UserError(f"the mask {mask.name} is empty at {width}x{height}: --fit {how} leaves nothing to repaint")
     return fitted, mask, notes
 
 

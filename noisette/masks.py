@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from noisette.clips import Clip
 
 WHITE = 128
+ALMOST = 0.1  # share of grey, as soft edges are, in what is meant to be black and white
+CALLED = {  # what carries a mask: 255 and 0, the most of each, and what such a picture is
+    "grey": ("white", "black", "brightest", "darkest", ""),
+    "opaque": ("opaque", "transparent", "most opaque", "most transparent", "carried in alpha"),
+    "holes": ("transparent", "opaque", "most transparent", "most opaque", "a picture with holes"),
+}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's L
 
 
@@ -24,13 +30,14 @@ class Mask:
     """`values` uint8 [H, W], 0 (kept) to 255 (repainted); `carrier` says what of the picture they came from.
 
     carrier: grey (its brightness), opaque (its alpha, opaque is repainted) or holes (transparent is). `soft`:
-    grey is how much may change, and only black is kept.
+    grey is how much may change, and only black is kept. `flipped`: the values are the picture's opposite.
     """
 
     values: NDArray[np.uint8]
     name: str = "mask"
     carrier: str = "grey"
     soft: bool = False
+    flipped: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,7 +62,7 @@ class Mask:
 
     def inverted(self) -> Mask:
         """Black for white: what was repainted is kept."""
-        return replace(self, values=255 - self.values)
+        return replace(self, values=255 - self.values, flipped=not self.flipped)
 
 
 def brightness(picture: Picture) -> NDArray[np.uint8]:
@@ -72,8 +79,8 @@ def mask_of(picture: Picture, name: str = "mask") -> Mask:
     """The mask that a picture means.
 
     Opaque pictures: brightness. With transparency: one colour painted on nothing is a mask in alpha (opaque
-    is repainted); black and white painted on nothing is a grey mask on black; a picture with holes (as image
-    editors and DALL-E use them) is repainted in the holes.
+    is repainted); black and white painted on nothing, soft edges too, is a grey mask on black; a picture with
+    holes (as image editors and DALL-E use them) is repainted in the holes. No pixel less than half opaque: no holes.
     """
     alpha, grey = picture.alpha, brightness(picture)
     if alpha is None or alpha.min() == 255:
@@ -81,7 +88,9 @@ def mask_of(picture: Picture, name: str = "mask") -> Mask:
     colours = picture.data[alpha > 0][:, :-1]
     if len(colours) == 0 or (colours == colours[0]).all():
         return Mask(np.array(alpha, np.uint8), name, "opaque")
-    if (colours == colours[:, :1]).all() and np.isin(colours, (0, 255)).all():
+    if alpha.min() >= WHITE:
+        return Mask(grey, name)
+    if (colours == colours[:, :1]).all() and np.isin(colours[:, 0], (0, 255)).mean() >= 1 - ALMOST:
         return Mask(np.rint(grey * (alpha / 255.0)).astype(np.uint8), name)
     return Mask(np.array(255 - alpha, np.uint8), name, "holes")
 
@@ -92,33 +101,48 @@ def read_mask(path: Path) -> Mask:
 
 
 def lint(mask: Mask) -> list[str]:
-    """What is likely not meant, a line each, with what mends it. Raises UserError for an empty mask."""
+    """What is likely not meant, a line each, with the flag that mends it. Raises UserError for an empty mask."""
     values, repaint = mask.values, mask.repaint
     if not repaint.any():
-        raise UserError(
-            f"the mask {mask.name} is empty, its brightest pixel is {values.max()}:"
-            f" paint white ({mask.least} and more) what should be repainted"
-        )
+        raise UserError(empty(mask))
+    *names, _, _, kind = CALLED[mask.carrier]
+    painted, kept = reversed(names) if mask.flipped else names
+    by, opposite = (" by --invert_mask", "leave --invert_mask out") if mask.flipped else ("", "--invert_mask")
     found = []
-    if mask.carrier == "opaque":
-        found.append(f"the mask {mask.name} is carried in alpha: opaque is repainted; --invert_mask for the opposite")
-    if mask.carrier == "holes":
-        found.append(f"the mask {mask.name} is a picture with holes: repainted are the holes; --invert_mask if not")
+    if kind:
+        found.append(f"the mask {mask.name} is {kind}: {painted} is repainted{by}; {opposite} for the opposite")
     if repaint.all():
-        found.append(f"the mask {mask.name} is white all over: everything is repainted")
+        found.append(f"the mask {mask.name} is {painted} all over: all is repainted{by}, as without --mask_img")
     elif looks_inverted(repaint):
         found.append(
-            f"the mask {mask.name} looks inverted: {repaint.mean():.0%} is white and repainted, the rim too;"
-            " --invert_mask if black is what should change"
+            f"the mask {mask.name} looks inverted: {repaint.mean():.0%} is {painted} and repainted{by}, the rim too;"
+            f" {opposite} if {kept} is what should change"
         )
     between = int(((values > 0) & (values < 255)).sum())
     if between and not mask.soft:
-        almost = "almost black and white" if between <= 0.05 * values.size else "grey"
+        almost = "almost black and white" if between <= ALMOST * values.size else "grey"
+        split = f"less than {WHITE} is repainted, more" if mask.flipped else f"{WHITE} and more is repainted, less"
         found.append(
             f"the mask {mask.name} is {almost}: {between:,} of its {values.size:,} pixels lie between;"
-            f" {WHITE} and more is repainted, less is kept; --soft_mask makes grey a strength"
+            f" {split} is kept; --soft_mask makes grey a strength"
         )
     return found
+
+
+def empty(mask: Mask) -> str:
+    """What to say of a mask that repaints nothing: its nearest pixel in the picture's own terms, and each way out."""
+    white, black, brightest, darkest, _ = CALLED[mask.carrier]
+    most = int(mask.values.max())
+    ways = ["leave --invert_mask out"] if mask.flipped else []
+    if most and not mask.soft:
+        ways.append("--soft_mask to make grey a strength")
+    if mask.flipped:
+        ways.append(f"paint {black} ({255 - mask.least} and less) what should be repainted")
+        said = f"is empty by --invert_mask, its {darkest} pixel is {255 - most}"
+        return f"the mask {mask.name} {said}: {', or '.join(ways)}"
+    ways.append(f"paint {white} ({mask.least} and more) what should be repainted")
+    ways += [] if most else ["leave --mask_img out to repaint all"]
+    return f"the mask {mask.name} is empty, its {brightest} pixel is {most}: {', or '.join(ways)}"
 
 
 def looks_inverted(repaint: NDArray[np.bool_]) -> bool:

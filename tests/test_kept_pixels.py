@@ -130,7 +130,7 @@ def kept_in_file(edit: dict[str, Any], folder: Path, make: Callable[[Plan], Resu
     try:
         asked = replace(planned(folder / "out", **files, **edit["fields"]), checkpoint=checkpoint())
     except UserError as error:
-        assume("fit" not in edit["fields"] or "is empty" not in str(error))  # the fit cut the white away
+        assume("fit" not in edit["fields"] or "is empty at" not in str(error))  # the fit cut the white away
         raise
     assert asked.exact
     saved = output.write(asked, make(asked))

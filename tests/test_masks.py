@@ -69,7 +69,7 @@ def test_an_empty_mask_is_an_error() -> None:
 
 def test_a_full_mask_is_a_line() -> None:
     (line,) = lint(Mask(np.full((4, 4), 255, np.uint8), "m.png"))
-    assert "m.png is white all over" in line
+    assert "m.png is white all over: all is repainted, as without --mask_img" in line
 
 
 def test_an_inverted_mask_is_a_line_with_its_flag() -> None:
@@ -79,6 +79,44 @@ def test_an_inverted_mask_is_a_line_with_its_flag() -> None:
     half = np.zeros((20, 20), np.uint8)
     half[:, 9:] = 255  # as when outpainting: over half, but only half the rim
     assert lint(Mask(half)) == []
+
+
+def test_each_way_out_of_an_empty_mask_is_named() -> None:
+    full, black, dim = (Mask(np.full((4, 4), value, np.uint8), "m.png") for value in (255, 0, 100))
+    for mask, said in (
+        (full.inverted(), "its darkest pixel is 255: leave --invert_mask out, or paint black .127 and less"),
+        (black, "brightest pixel is 0: paint white .*, or leave --mask_img out to repaint all"),
+        (dim, "brightest pixel is 100: --soft_mask to make grey a strength, or paint white"),
+        (Mask(full.values, "m.png", soft=True).inverted(), "leave --invert_mask out, or paint black .254 and less"),
+    ):
+        with pytest.raises(UserError, match=said):
+            lint(mask)
+
+
+def test_lines_of_an_inverted_mask_say_to_leave_the_flag_out() -> None:
+    (line,) = lint(Mask(spot(), "m.png").inverted())
+    assert "is black and repainted by --invert_mask" in line
+    assert "leave --invert_mask out if white is what should change" in line
+    (line,) = lint(Mask(np.zeros((4, 4), np.uint8), "m.png").inverted())
+    assert "black all over: all is repainted by --invert_mask" in line
+    for carrier, painted in (("opaque", "transparent"), ("holes", "opaque")):
+        line, *_ = lint(Mask(255 - spot(), "m.png", carrier).inverted())
+        assert f"{painted} is repainted by --invert_mask; leave --invert_mask out for the opposite" in line
+    line, *_ = lint(Mask(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (8, 1)), "m.png").inverted())
+    assert "less than 128 is repainted, more is kept" in line
+
+
+def test_translucent_specks_and_soft_edges_make_no_holes() -> None:
+    y, x = np.mgrid[:64, :64]
+    soft = np.clip((20 - np.hypot(y - 32, x - 32)) * 128 + 128, 0, 255).astype(np.uint8)
+    assert ((soft > 0) & (soft < 255)).any()
+    speck = np.full_like(soft, 255)
+    speck[0, 0] = 254
+    drawn = np.clip((28 - np.hypot(y - 32, x - 32)) * 128 + 128, 0, 255).astype(np.uint8)  # the rest is nothing
+    for alpha in (speck, drawn):
+        mask = mask_of(Picture(np.stack([soft, alpha], axis=-1), "LA"))
+        assert mask.carrier == "grey"
+        assert np.array_equal(mask.repaint, soft >= 128)
 
 
 def test_grey_is_a_line() -> None:

@@ -174,6 +174,11 @@ def test_a_mask_of_another_size_needs_fit(tmp_path: Path, edit: dict[str, str]) 
     assert planned(tmp_path, **edit, fit="crop").mask.size == (48, 64)  # type: ignore[attr-defined]
 
 
+def test_a_fit_that_cuts_the_white_away_says_so(tmp_path: Path, edit: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"mask\.png is empty at 128x8: --fit crop leaves nothing to repaint"):
+        planned(tmp_path, **edit, img_w=128, img_h=8)
+
+
 def test_lenient_turns_an_idle_argument_into_a_note(tmp_path: Path) -> None:
     recipe = Recipe(prompt="a cat", negative_prompts="blur", guidance_scale=1.0)
     notes = plan(recipe, out=tmp_path, lenient=True, download=False).notes
