@@ -34,7 +34,7 @@ def inputs(plan: Plan) -> dict[str, Any]:
     named = {name: getattr(plan.recipe, name) for name in INPUTS}
     files = {name: resolve(path) for name, path in named.items() if path}
     files |= {f"lora {i}": path for i, (path, _) in enumerate(plan.loras)}
-    return {name: {"path": str(path.absolute()), "sha256": record.file_hash(path)} for name, path in files.items()}
+    return {name: {"path": str(path), "sha256": record.file_hash(path)} for name, path in files.items()}
 
 
 def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from noisette.checks import (
 )
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.recipe import MAX_PIXELS, Recipe, among, asks, parse_seeds
+from noisette.recipe import ALTERING_NOTHING, MAX_PIXELS, Recipe, among, asks, parse_seeds
 from noisette.sizes import Size, Window, composed_size, written_size
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Plan:
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
-        return replace(self.recipe, seed=str(seed), count=1, batch_size=1, checkpoint_every=0)
+        return replace(self.recipe, **ALTERING_NOTHING, seed=str(seed))
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -197,6 +197,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
+        "preview_decoder": adapters.OWN_VAE,
         "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
@@ -295,6 +296,8 @@ def plan(
             recipe = clip_fields.started(recipe, mode, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.preview_decoder is not None and not recipe.preview_every:
+        raise UserError(f"--preview_decoder {recipe.preview_decoder} needs --preview_every")
     if recipe.clip_skip:
         checkpoint = adapters.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
@@ -302,6 +305,8 @@ def plan(
     usual = fill(Recipe(), mode, family, defaults, checkpoint)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
+    if recipe.preview_every and recipe.preview_decoder != adapters.OWN_VAE:
+        recipe = replace(recipe, preview_decoder=adapters.preview_weights(recipe.preview_decoder, checkpoint))
     engine, why = choose_engine(recipe, family)
     check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)
