@@ -10,7 +10,7 @@ paraphrases.toml  what is asked in other words, and things.toml: in colours, on 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,22 @@ SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpm
 
 
 def evaluate(
-    model: Path, folder: Path, package: Path, settings: dict[str, Any], only: Sequence[str] = (), every: int = 1
+    model: Path,
+    folder: Path,
+    package: Path,
+    settings: dict[str, Any],
+    only: Sequence[str] = (),
+    every: int = 1,
+    asked: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
     """Judges the exported model against the data in `folder`; prints each of the MEASURES, or those in `only`, and
     writes evaluation.json.
 
-    `package` holds the classifier. Of each measure's cases only each `every`-th is drawn. Pictures are kept below
-    `folder`/evaluation and not drawn again while the model stays the same, so what was stopped goes on.
+    `package` holds the classifier. Of each measure's cases only each `every`-th is drawn, with the recipe's fields
+    `asked` above the measure's own. Pictures are kept below `folder`/evaluation and not drawn again while the model
+    stays the same, so what was stopped goes on.
     """
-    case = Case(model, folder, package, settings, every)
+    case = Case(model, folder, package, settings, every, asked)
     found: dict[str, Any] = {}
     for name in only or MEASURES:
         for what, value in getattr(case, name)():
@@ -77,14 +84,22 @@ def on_white(cut_out: np.ndarray) -> np.ndarray:
 class Case:
     """What is known of the data, and who draws and who looks."""
 
-    def __init__(self, model: Path, folder: Path, package: Path, settings: dict[str, Any], every: int = 1) -> None:
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        package: Path,
+        settings: dict[str, Any],
+        every: int = 1,
+        asked: Mapping[str, Any] = {},
+    ) -> None:
         self.settings, self.every = settings, every
         self.entries = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
         self.cut_outs = np.load(folder / "pictures.npy", mmap_mode="r")
         numbered = [(i, entry) for i, entry in enumerate(self.entries) if entry["group"] in settings["groups"]]
         taught = [i for i, entry in numbered if not entry["held_out"]]
         self.held_out = [i for i, entry in numbered if entry["held_out"]]
-        self.artist = Artist(model, settings["side"], GUIDANCE, folder / "evaluation")
+        self.artist = Artist(model, settings["side"], {"guidance_scale": GUIDANCE}, folder / "evaluation", asked)
         self.judge = load_judge(package)
         self.known = [on_white(self.cut_outs[i]) for i in taught]
         self.known_labels = np.array([self.entries[i]["label"] for i in taught])

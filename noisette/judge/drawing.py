@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ STEPS = 25
 
 
 class Artist:
-    """Draws with one model at `side` pixels and keeps each picture below `folder`, apart for other weights."""
+    """Draws with one model at `side` pixels and keeps each picture below `folder`, apart for other weights.
 
-    def __init__(self, model: Path, side: int, guidance_scale: float, folder: Path) -> None:
+    Fields that a picture leaves open are those of `settings`; those `asked` stand above all.
+    """
+
+    def __init__(
+        self, model: Path, side: int, settings: Mapping[str, Any], folder: Path, asked: Mapping[str, Any] = {}
+    ) -> None:
         weights = hashlib.sha256((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
-        self.settings: dict[str, Any] = {"model": str(model), "guidance_scale": guidance_scale}
+        self.settings: dict[str, Any] = {"model": str(model), **settings}
+        self.asked = dict(asked)
         self.side = side
         self.folder = folder / weights.hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +52,7 @@ class Artist:
 
     def make(self, fields: dict[str, Any]) -> np.ndarray:
         """The picture of a recipe uint8 [H, W, 3]."""
-        fields = self.settings | fields
+        fields = self.settings | fields | self.asked
         path = self.folder / f"{hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]}.png"
         if not path.exists():
             planned = plan(Recipe(**fields))
@@ -58,7 +65,8 @@ class Artist:
 
     def clip(self, fields: dict[str, Any]) -> np.ndarray:
         """The frames of a clip's recipe uint8 [F, H, W, 3]; its networks are its own, with motion modules in."""
-        planned = plan(Recipe(**(self.settings | fields)))
+        fields = self.settings | fields | self.asked
+        planned = plan(Recipe(**fields))
         key = [*sorted(fields.items()), planned.checkpoint.weights_hash]
         path = self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
         if not path.exists():

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
-from noisette.recipe import check_choice, nearest
+from noisette.recipe import ALIASES, FIELDS, check_choice, check_field, nearest, parse
 
 STEPS = (
     "data",
@@ -65,7 +66,12 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     parser.add_argument("--start", type=Path, metavar="DIR", help="an exported model to go on from")
     parser.add_argument("--only", default="", metavar="NAMES", help="of evaluate: some of its measures, with commas")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of evaluate: each N-th case of a measure")
+    parser.add_argument(
+        "--with", dest="asked", nargs="+", default=[], metavar="NAME=VALUE",
+        help="of evaluate: fields of the pictures' recipes, as precision=int8 guidance_scale=2",
+    )  # fmt: skip
     values = parser.parse(argv)
+    asked = dict(map(parse_field, values.asked))
     if values.every < 1:
         raise UserError(f"--every {values.every} is out of range: 1 or more")
     if values.step not in (*STEPS, "all"):
@@ -120,12 +126,23 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             only = tuple(filter(None, values.only.split(",")))
             for name in only:
                 check_choice("only", name, judge.MEASURES)
-            judge.evaluate(values.to, folder, package, config["data"], only, values.every)
+            judge.evaluate(values.to, folder, package, config["data"], only, values.every, asked)
         else:
             side = config["data"]["side"]
             sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
             sheet.draw(values.to, config["card"]["prompts"], side, folder / "card.jpg", side // 2)
     return 0
+
+
+def parse_field(text: str) -> tuple[str, Any]:
+    """`name=value` of a recipe's field. Raises UserError."""
+    word, equals, value = text.partition("=")
+    name = ALIASES.get(word, word)
+    if not equals or name not in FIELDS:
+        raise UserError(f"--with {text!r} is no NAME=VALUE of a recipe{nearest(name, list(FIELDS))}")
+    parsed = parse(name, value)
+    check_field(name, parsed)
+    return name, parsed
 
 
 def check_ready(step: str, folder: Path) -> None:
