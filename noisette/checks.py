@@ -29,7 +29,7 @@ KEEPING = ("strict_mask", "outpaint", "feather", "soft_mask", "blend", "variatio
 OF_THE_MODEL = (
     "prompt", "negative_prompts", "model", "lora", "clip_skip", "num_inference_steps", "sampler", "schedule",
     "guidance_scale", "guidance_rescale", "guidance_start", "guidance_end", "step_cache",
-    "variation_seed", "variation_strength",
+    "variation_seed", "variation_strength", "preview_every",
 )  # fmt: skip
 
 

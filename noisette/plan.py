@@ -209,6 +209,8 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
     if recipe.seed == "":
         values["seed"] = str(secrets.randbelow(2**32))
     still_open = {f.name for f in fields(recipe) if getattr(recipe, f.name) in (None, "")}
+    if not recipe.preview_every:
+        still_open.remove("preview_decoder")
     return replace(recipe, **{name: value for name, value in values.items() if name in still_open})
 
 
