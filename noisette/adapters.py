@@ -1,4 +1,4 @@
-"""What stands beside a checkpoint or changes it: CLIP skip, an IP-Adapter, motion modules.
+"""What stands beside a checkpoint or changes it: CLIP skip, an IP-Adapter, motion modules, a small decoder.
 
 No weights are read here either; the hub's client is imported when a hub id is given.
 """
@@ -24,6 +24,7 @@ from noisette.errors import UserError
 from noisette.kinds import TEXT_2
 from noisette.tensors import read_headers
 
+OWN_VAE = "vae"  # of --preview_decoder: the model's own decoder
 IP_ADAPTERS = ("models/ip-adapter_sd15.safetensors", "sdxl_models/ip-adapter_sdxl.safetensors")  # h94/IP-Adapter's
 
 
@@ -109,3 +110,27 @@ def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
         read_headers(files)
     configs, weights = checkpoint.configs | {MOTION: config}, checkpoint.weights | {MOTION: files}
     return replace(checkpoint, configs=configs, weights=weights, downloads=(*checkpoint.downloads, *missing))
+
+
+def preview_weights(where: str | None, checkpoint: Checkpoint) -> str:
+    """The path of an AutoencoderTiny's weights, config.json beside it: in the folder `where` or behind a hub id.
+
+    Raises UserError: not there, of another class, or for latents of other channels.
+    """
+    folder, channels = Path(where or "").expanduser(), checkpoint.configs["vae"].get("latent_channels", 4)
+    if where and not folder.exists() and HUB_ID.fullmatch(where):
+        from noisette.hub import download
+
+        folder = download(where, ["config.json", WEIGHTS])
+    if not ((folder / "config.json").is_file() and (folder / WEIGHTS).is_file()):
+        raise UserError(f"--preview_decoder {where}: no folder with config.json and {WEIGHTS}, nor vae")
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != "AutoencoderTiny":
+        raise UserError(f"--preview_decoder {where} is of class {config.get('_class_name')}: AutoencoderTiny is read")
+    if config.get("latent_channels", 4) != channels:
+        raise UserError(
+            f"--preview_decoder {where} is made for latents of {config.get('latent_channels', 4)} channels,"
+            f" this model's have {channels}"
+        )
+    read_headers((folder / WEIGHTS,))
+    return str(folder / WEIGHTS)

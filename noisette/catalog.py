@@ -115,6 +115,7 @@ MODELS = {
             "Stable Diffusion 1.5, photographs and art at 512x512",
             "CreativeML OpenRAIL-M",
             motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
+            defaults={"preview_decoder": "madebyollin/taesd"},
         ),
         Model(
             "sd-1.5-inpainting",
@@ -122,6 +123,7 @@ MODELS = {
             "stable-diffusion",
             "Stable Diffusion 1.5 trained to inpaint (9-channel UNet)",
             "CreativeML OpenRAIL-M",
+            defaults={"preview_decoder": "madebyollin/taesd"},
         ),
         Model(
             "sd-2.1",
@@ -129,6 +131,7 @@ MODELS = {
             "stable-diffusion",
             "Stable Diffusion 2.1 at 768x768, v-prediction",
             "CreativeML OpenRAIL++-M",
+            defaults={"preview_decoder": "madebyollin/taesd"},
         ),
         Model(
             "sd-2.1-base",
@@ -136,6 +139,7 @@ MODELS = {
             "stable-diffusion",
             "Stable Diffusion 2.1 at 512x512",
             "CreativeML OpenRAIL++-M",
+            defaults={"preview_decoder": "madebyollin/taesd"},
         ),
         Model(
             "dreamshaper-8",
@@ -144,6 +148,7 @@ MODELS = {
             "a well-liked fine-tune of Stable Diffusion 1.5",
             "CreativeML OpenRAIL-M",
             motion_adapter="guoyww/animatediff-motion-adapter-v1-5-3",
+            defaults={"preview_decoder": "madebyollin/taesd"},
         ),
         Model(
             "sdxl",
@@ -151,6 +156,7 @@ MODELS = {
             "sdxl",
             "Stable Diffusion XL 1.0 at 1024x1024",
             "CreativeML OpenRAIL++-M",
+            defaults={"preview_decoder": "madebyollin/taesdxl"},
         ),
         Model(
             "sdxl-inpainting",
@@ -158,6 +164,7 @@ MODELS = {
             "sdxl",
             "Stable Diffusion XL 1.0 trained to inpaint (9-channel UNet)",
             "CreativeML OpenRAIL++-M",
+            defaults={"preview_decoder": "madebyollin/taesdxl"},
         ),
         Model(
             "wan-2.1-1.3b",

@@ -142,6 +142,7 @@ def make(planned: Plan, as_json: bool) -> int:
     from tqdm import tqdm
 
     from noisette import engines, generate, output, video
+    from noisette.preview import Previews
 
     networks = engines.load(planned)
     journal = None
@@ -149,7 +150,13 @@ def make(planned: Plan, as_json: bool) -> int:
         from noisette.journal import Journal
 
         networks = journal = Journal(networks, output.checkpoint_of(planned), planned.recipe.checkpoint_every)
-    runs = video.make if planned.clip else generate.generate
+    looks: dict[str, Any] = {}
+    if planned.recipe.preview_every:
+        looks["look"] = previews = Previews(planned)
+        print(
+            f"note: what it will be, every {previews.every} steps: {previews.path(planned.seeds[0])}", file=sys.stderr
+        )
+    runs: Callable[..., Any] = video.make if planned.clip else generate.generate
     write: Callable[[Plan, Any], Any] = video.write if planned.clip else output.write
     proved = True
     with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
@@ -159,8 +166,10 @@ def make(planned: Plan, as_json: bool) -> int:
             if journal:
                 journal.step()
 
-        for result in runs(planned, networks, step):
+        for result in runs(planned, networks, step, **looks):
             saved = write(planned, result)
+            for previews in looks.values():
+                previews.remove(result.seed)
             proved = proved and saved.proved
             bar.clear()
             for words in result.facts.get("words_cut", ()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,14 @@ from noisette.modes import MODES, Job
 from noisette.noise import Noise, Varied
 from noisette.reading import Picture
 from noisette.recipe import parse_chain
-from noisette.sampling import SAMPLERS
+from noisette.sampling import SAMPLERS, Callback
 from noisette.sizes import padded
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Networks
     from noisette.plan import Plan
 
+    Look = Callable[[Sequence[int], Callable[[Array], Array], int, Array], object]  # seeds, decode, step, x0
 
 GOLDEN = 0x9E3779B9  # sets the stream of a base's own path apart from the picture's
 
@@ -43,8 +45,10 @@ class Result:
     facts: dict[str, Any]
 
 
-def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda: None) -> Iterator[Result]:
-    """Yields the plan's pictures in the order of its seeds; `progress()` is called after each step."""
+def generate(
+    plan: Plan, networks: Networks, progress: Callable[[], object] = lambda: None, look: Look | None = None
+) -> Iterator[Result]:
+    """Yields the plan's pictures in the order of its seeds; `progress()` and `look` are called after each step."""
     if not plan.evaluated_steps:
         yield from finished(plan)
         return
@@ -65,6 +69,8 @@ def generate(plan: Plan, networks: Networks, progress: Callable[[], object] = la
         for window, (base, mask) in zip(plan.windows, inputs, strict=True):
             canvas = window.size.canvas_width, window.size.canvas_height
             job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)
+            if look:
+                job = replace(job, look=partial(look, seeds, model.decode))
             latents, said = sample(plan.mode, job)
             painted.append(model.decode(latents))
             facts |= said
@@ -104,8 +110,19 @@ def refine(
 def sample(mode: str, job: Job) -> tuple[Array, dict[str, Any]]:
     """The loop, of pictures and clips alike: the latents of a job, and what only its run could know."""
     start = MODES[mode](job)
-    x = SAMPLERS[job.recipe.sampler](start.denoise, start.x, start.levels, start.noise, start.callback)
+    callback = looked_at(start.callback, job.look) if job.look else start.callback
+    x = SAMPLERS[job.recipe.sampler](start.denoise, start.x, start.levels, start.noise, callback)
     return start.end(x), start.facts
+
+
+def looked_at(callback: Callback, look: Callable[[int, Array], object]) -> Callback:
+    """The callback, once `look` has seen the guess x0 of step i."""
+
+    def looking(i: int, x: Array, x0: Array) -> Array:
+        look(i, x0)
+        return callback(i, x, x0)
+
+    return looking
 
 
 def said_of(prompt: Any) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Job:
     mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
     tile: int = 0  # pixels a side, where the canvas is denoised in tiles
+    look: Callable[[int, Array], object] | None = None  # shown the guessed latents after each step
 
     def draw(self) -> Array:
         """Fresh unit normals for the whole batch, each picture's from its own stream."""

@@ -26,7 +26,7 @@ from noisette.checks import (
 )
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
+from noisette.recipe import ALTERING_NOTHING, FIELDS, MAX_PIXELS, Recipe, nearest, parse_seeds
 from noisette.sizes import Size, Window, composed_size, written_size
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Plan:
 
     def picture_recipe(self, seed: int) -> Recipe:
         """The recipe of one picture of this run: what its file carries."""
-        return replace(self.recipe, seed=str(seed), count=1, batch_size=1, checkpoint_every=0)
+        return replace(self.recipe, **ALTERING_NOTHING, seed=str(seed))
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -215,6 +215,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "sampler": family.sampler,
         "schedule": "model",
         "strength": STRENGTH.get(mode),
+        "preview_decoder": adapters.OWN_VAE,
         "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
     } | defaults
     if mode == "variation":
@@ -313,12 +314,16 @@ def plan(
             recipe = clip_fields.started(recipe, mode, checkpoint)
     elif family.whole_clips:
         raise UserError(f"--model {recipe.model} makes clips: python3 video.py")
+    if recipe.preview_decoder is not None and not recipe.preview_every:
+        raise UserError(f"--preview_decoder {recipe.preview_decoder} needs --preview_every")
     if recipe.clip_skip:
         checkpoint = adapters.with_clip_skip(checkpoint, recipe.clip_skip)
     if recipe.ip_adapter:
         checkpoint = adapters.with_ip_adapter(checkpoint, recipe.ip_adapter)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
+    if recipe.preview_every and recipe.preview_decoder != adapters.OWN_VAE:
+        recipe = replace(recipe, preview_decoder=adapters.preview_weights(recipe.preview_decoder, checkpoint))
     idle = without_effect(recipe)
     if idle and not lenient:
         raise UserError(idle[0])

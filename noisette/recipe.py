@@ -169,6 +169,14 @@ class Recipe:
         0, "save a run every N steps; the same command goes on after a crash; 0 is never",
         low=0, high=1000, alters=False,
     )  # fmt: skip
+    preview_every: int = flag(
+        0, "show in a file beside what the picture will be, every N steps until it is there; 0 is never",
+        low=0, high=1000, alters=False, only="image",
+    )  # fmt: skip
+    preview_decoder: str = flag(
+        None, "a small decoder for previews (AutoencoderTiny): a folder, a hub id, or vae for the model's own",
+        alters=False, only="image",
+    )  # fmt: skip
 
     @property
     def moving(self) -> bool:
@@ -186,6 +194,9 @@ class Recipe:
 
 
 FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Recipe)}
+ALTERING_NOTHING: dict[str, Any] = {
+    name: f.default for name, f in FIELDS.items() if not f.metadata.get("alters", True)
+}
 ALIASES: dict[str, str] = {alias: name for name, f in FIELDS.items() for alias in f.metadata.get("aliases", ())}
 
 

@@ -20,7 +20,7 @@ LAYERS = (  # each may import those before it
     {"pixels", "record", "families", "windows", "blending", "seams", "stamps", "adapters", "checks"},
     {"engines", "modes", "plan", "inputs", "clip_record", "upscaling", "journal", "image_prompt"},
     {"finish"},
-    {"generate", "output"},
+    {"generate", "output", "preview"},
     {"whole_clips"},
     {"video"},
     {"verify"},
