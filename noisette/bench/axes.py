@@ -269,6 +269,8 @@ def base_of(sweep: Sweep) -> Recipe:
         raise UserError(
             f"--{only['image'][0]} is of pictures, --{only['video'][0]} of clips: a sweep makes one or the other"
         )
+    if previews := {"preview_every", "preview_decoder"} & set(names):
+        raise UserError(f"--{min(previews)} shows pictures in the making: a sweep has the finished ones")
     counted = {"num_frames", "base_video"} & set(names)
     frames: dict[str, Any] = {"num_frames": NUM_FRAMES} if only["video"] and not counted else {}
     return replace(Recipe(), **frames, **sweep.given)

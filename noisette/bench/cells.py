@@ -126,7 +126,8 @@ def idle_axes(places: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
 def cell_of(planned: Plan, at: dict[str, Any], memory: Memory) -> Cell:
     """The cell of a plan for one seed."""
     content = content_of(planned, memory)
-    recipe = replace(planned.recipe, engine=planned.engine)
+    unseen: dict[str, Any] = {"preview_decoder": None}  # no cell shows previews, and each is planned again
+    recipe = replace(planned.recipe, engine=planned.engine, **unseen)
     times = (2 if recipe.sampler in TWICE else 1) * (2 if (recipe.guidance_scale or 0) > 1 else 1)
     area = sum(window.size.canvas_width * window.size.canvas_height for window in planned.windows)
     frames = planned.clip.num_frames if planned.clip else 1

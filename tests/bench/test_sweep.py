@@ -262,6 +262,7 @@ MISTAKES = {
     "--sweep base_img=nowhere.png": "not there",
     "--sweep model=noisette-1,noisette-9": "did you mean 'noisette-1'",
     "--sweep steps=1 --swep seed=1": "did you mean '--sweep'",
+    "--preview_every 1 --sweep steps=2": "--preview_every shows pictures in the making",
     "--sweep typo.toml": "typo.toml: unknown key 'axs'; did you mean 'axes'?",
     "--sweep tables.toml": "tables.toml: recipe is no table: write [recipe]",
     "--sweep where.toml": "where.toml: where is neither a text nor a list of texts: 3",
