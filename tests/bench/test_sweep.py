@@ -262,6 +262,8 @@ MISTAKES = {
     "--sweep base_img=nowhere.png": "not there",
     "--sweep model=noisette-1,noisette-9": "did you mean 'noisette-1'",
     "--sweep steps=1 --swep seed=1": "did you mean '--sweep'",
+    "--count 3 --sweep seed=0..2 steps=2": "--count 3 can't stand beside --sweep seed",
+    "--sweep empty.toml": "--sweep names no axis",
     "--preview_every 1 --sweep steps=2": "--preview_every shows pictures in the making",
     "--sweep typo.toml": "typo.toml: unknown key 'axs'; did you mean 'axes'?",
     "--sweep tables.toml": "tables.toml: recipe is no table: write [recipe]",
@@ -286,6 +288,7 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("typo.toml").write_text("[axs]\nsteps = [1]\n")
+    Path("empty.toml").write_text("")
     Path("tables.toml").write_text("recipe = 3\n")
     Path("where.toml").write_text("where = 3\n[axes]\nsteps = [1]\n")
     Path("twice.toml").write_text("[axes]\nsteps = [1]\nnum_inference_steps = [2]\n")
