@@ -176,8 +176,7 @@ def measure(argv: Sequence[str], prog: str) -> int:
         rows.append(row)
         print(json.dumps(measuring.as_json(row)) if values.json else row.to_text(), flush=True)
     if len(rows) > 1 and not values.json:
-        means = [f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in measuring.summary(rows).items()]
-        print(f"mean of {len(rows)}: {', '.join(means)}")
+        print(measuring.summary_text(rows))
     return 0
 
 

@@ -152,6 +152,9 @@ def test_pairs_of_clips() -> None:
     frames = [np.full((32, 32, 3), value, np.uint8) for value in (10, 20)]
     other = [np.full((32, 32, 3), value, np.uint8) for value in (20, 30)]
     assert clip_measures.of_pair(frames, other)["psnr"] == pytest.approx(20 * np.log10(255 / 10))
+    one_equal = clip_measures.of_pair([*frames, frames[0]], [*other, frames[0]])["psnr"]
+    assert one_equal == pytest.approx(10 * np.log10(255**2 / (100 * 2 / 3)))
+    assert clip_measures.of_pair(frames, frames)["psnr"] == np.inf
     with pytest.raises(UserError, match="different length"):
         clip_measures.of_pair(frames, other[:1])
 
