@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from noisette.bench import measures
-from noisette.bench.entries import finite
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
+from noisette.bench.references import finite
 from noisette.codecs import SUFFIXES
 from noisette.errors import UserError
 from noisette.metadata import read_metadata

@@ -10,9 +10,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from noisette.bench import clip_measures, features, measures
-from noisette.bench.entries import edit_of, finite, start_of
+from noisette.bench.entries import edit_of, start_of
 from noisette.bench.features import Distance, distance, encoder
 from noisette.bench.measures import Numbers
+from noisette.bench.references import finite
 from noisette.bench.similarity import Judge, similarity
 from noisette.clips import frames, is_clip, probe
 from noisette.errors import UserError
