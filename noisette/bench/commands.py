@@ -208,10 +208,14 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     values = parser.parse(argv)
     given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
     from noisette.bench.cells import counted
+    from noisette.bench.rerun import recipes_of
     from noisette.bench.rerun import rerun as make_again
 
+    recipes, notes = recipes_of(values.places, given)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     made = 0
-    for saved in make_again(values.places, given, Path(values.out)):
+    for saved in make_again(recipes, Path(values.out)):
         made += 1
         print(json.dumps(saved.describe(), ensure_ascii=False) if values.json else saved.to_text(), flush=True)
     print(f"{counted(made, 'file')} made again in {values.out}", file=sys.stderr)

@@ -96,6 +96,8 @@ def test_verify_and_rerun_take_a_store_of_clips(
 
 
 def test_the_report_shows_clips(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(swept)]) == 0
+    assert capsys.readouterr().err.endswith(": 6 clips\n")
     made = report(swept)
     data = data_of(made.html)
     assert made.pictures == 6

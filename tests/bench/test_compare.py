@@ -113,6 +113,15 @@ def test_rerun_makes_the_same_pixels_and_verify_says_so(
     assert "2 files: 2 identical" in capsys.readouterr().err
 
 
+def test_rerun_leaves_out_what_has_no_recipe(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made, tmp_path / "b")
+    Image.new("RGB", (64, 64)).save(tmp_path / "b" / "holiday.png")
+    assert main(["rerun", str(tmp_path / "b"), "--out", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().err
+    assert "left out, for they carry no recipe: 1 of 3 files" in said
+    assert "2 files made again" in said
+
+
 def test_verify_of_a_folder_finds_the_edited_one(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +151,7 @@ def test_verify_of_a_folder_finds_the_edited_one(
         (["compare", "a.png", "c/small.png"], "64x64 and 8x8"),
         (["compare", "a.png", "c/small.png"], "a.png and c/small.png: "),
         (["rerun", "a.png"], "carries no recipe"),
+        (["rerun", "b"], "b holds no picture with a recipe"),
         (["rerun", "empty"], "holds no pictures"),
         (["verify", "empty"], "holds no pictures"),
     ],

@@ -182,6 +182,7 @@ def test_a_picture_smaller_than_its_window_has_no_ssim() -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
+        (["a.png", "--similarity", "nomodel"], "--similarity 'nomodel' is unknown: noisette-1, or a folder"),
         (["nowhere"], "not there"),
         (["."], "holds no pictures"),
         (["a.png", "--reference", "other"], "no picture of the same name"),
