@@ -152,7 +152,7 @@ class Recipe:
     strength: float = flag(None, "how far from the base: 0 keeps it, 1 ignores it", low=0.0, high=1.0)
     sampler: str = flag(None, "how to take the steps", choices=SAMPLERS)
     schedule: str = flag(None, "where the noise levels lie", choices=SCHEDULES)
-    seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn afresh when left out")
+    seed: str = flag("", "1024 or 1,2,5-10; image i of --count uses seed + i; drawn when left out, in sweeps 0")
     variation_seed: str = flag("", "a seed to turn the noise towards; several with commas, one after the other")
     variation_strength: str = flag("", "how far, 0 (not at all) to 1 (that seed); one for each --variation_seed")
     count: int = flag(1, "pictures for each seed", low=1, high=MAX_PICTURES, alters=False)

@@ -20,15 +20,9 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
 from noisette.bench.axes import read_file  # noqa: E402
-from noisette.bench.entries import (  # noqa: E402
-    Entry,
-    axes_of,
-    parse_reference,
-    place_of,
-    read_entries,
-    with_reference,
-    with_similarity,
-)
+from noisette.bench.entries import Entry, read_entries  # noqa: E402
+from noisette.bench.places import axes_of, parse_reference, place_of  # noqa: E402
+from noisette.bench.references import with_reference, with_similarity  # noqa: E402
 from noisette.bench.sheet import label  # noqa: E402
 from noisette.bench.similarity import find  # noqa: E402
 from noisette.cli import main as noisette  # noqa: E402
@@ -60,12 +54,12 @@ QUICK = {  # the axes of a trial
 def table(entries: list[Entry], rows: tuple[str, ...], columns: str, measures: tuple[str, ...]) -> str:
     """A Markdown table for each measure that there is: the mean over everything else."""
     axes = axes_of(entries)
-    across = axes.get(columns, [getattr(entries[0].recipe, columns)])
-    entries = sorted(entries, key=lambda e: [values.index(getattr(e.recipe, name)) for name, values in axes.items()])
+    across = axes.get(columns, [getattr(entries[0].asked, columns)])
+    entries = sorted(entries, key=lambda e: [values.index(getattr(e.asked, name)) for name, values in axes.items()])
     places: dict[tuple[object, ...], dict[object, list[Entry]]] = {}
     for entry in entries:
         row = place_of(entry, rows)
-        places.setdefault(row, {}).setdefault(getattr(entry.recipe, columns), []).append(entry)
+        places.setdefault(row, {}).setdefault(getattr(entry.asked, columns), []).append(entry)
     blocks = []
     for measure in measures:
         if not any(measure in entry.numbers for entry in entries):

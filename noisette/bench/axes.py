@@ -10,21 +10,17 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from noisette.bench.conditions import Condition, parse_condition
+from noisette.bench.ranges import MAX_CELLS, spread
 from noisette.clip_fields import NUM_FRAMES
 from noisette.errors import UserError
 from noisette.recipe import ALIASES, FIELDS, Recipe, among, check_field, kind, nearest, parse, parse_seeds
 
-MAX_CELLS = 100_000
-NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
-RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(?::({NUMBER}))?")
 FILE_KEYS = ("recipe", "axes", "where", "reference")
 
 Cell = tuple[dict[str, Any], Recipe]  # its coordinates, and the recipe of its one picture or clip
@@ -48,12 +44,12 @@ class Sweep:
     reference: tuple[str, ...] = ()  # axes at one value: what the report compares with
 
 
-def field_name(word: str) -> str:
+def field_name(word: str, where: str = "--sweep") -> str:
     """The field behind a name or an alias of its flag, hyphens and underscores alike. Raises UserError."""
     name = word.strip().replace("-", "_")
     name = ALIASES.get(name, name)
     if name not in FIELDS:
-        raise UserError(f"--sweep has an unknown axis {word!r}{nearest(name, [*FIELDS, *ALIASES])}")
+        raise UserError(f"{where} names an unknown field {word!r}{nearest(name, [*FIELDS, *ALIASES])}")
     return name
 
 
@@ -97,38 +93,6 @@ def make_axis(head: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
         twice = next(row for i, row in enumerate(rows) if row in rows[:i])
         raise UserError(f"--sweep {head} has {'+'.join(map(str, twice))} twice")
     return Axis(names, tuple(rows))
-
-
-def spread(name: str, word: str) -> list[Any]:
-    """The values one word stands for: a range or a span of seeds gives several. Raises UserError."""
-    if name == "seed":
-        ranged = RANGE.fullmatch(word.strip())
-        if ranged:
-            return [str(value) for value in steps_of(name, word, ranged, int)]
-        seeds = [str(seed) for seed in parse_seeds(word)]
-        if not seeds:
-            raise UserError("--sweep seed has an empty value")
-        return seeds
-    ranged = RANGE.fullmatch(word.strip()) if kind(name) in (int, float) else None
-    if ranged:
-        return steps_of(name, word, ranged, kind(name))
-    if ".." in word and kind(name) in (int, float):
-        raise UserError(f"--sweep {name}: {word!r} is no range: write 5..50 or 5..50:5")
-    return [parse(name, word)]
-
-
-def steps_of(name: str, word: str, ranged: re.Match[str], type_: type) -> list[Any]:
-    """first, first + step, … up to and with last; decimals stay exact. Raises UserError."""
-    first, last, step = Decimal(ranged[1]), Decimal(ranged[2]), Decimal(ranged[3] or 1)
-    if step <= 0 or last < first:
-        raise UserError(f"--sweep {name}: the range {word!r} is empty: write low..high or low..high:step")
-    count = int((last - first) / step) + 1
-    if count > MAX_CELLS:
-        raise UserError(f"--sweep {name}: the range {word!r} has {count:,} values: at most {MAX_CELLS:,} cells")
-    values = [first + i * step for i in range(count)]
-    if type_ is int and any(value != int(value) for value in values):
-        raise UserError(f"--sweep {name}: the range {word!r} is not of whole numbers")
-    return [type_(value) for value in values]
 
 
 def read_sweep(words: Sequence[str], where: Sequence[str], given: dict[str, Any]) -> Sweep:
@@ -201,7 +165,8 @@ def from_toml(text: str) -> Sweep:
         if key not in FILE_KEYS:
             raise UserError(f"unknown key {key!r}{among(key, FILE_KEYS)}")
     recipe, axes, reference = (table_of(values, key) for key in ("recipe", "axes", "reference"))
-    given = {field_name(name): plain(field_name(name), value) for name, value in recipe.items()}
+    named = [(field_name(word, "[recipe]"), value) for word, value in recipe.items()]
+    given = {name: plain(name, value) for name, value in named}
     for name, value in given.items():
         check_field(name, value)
     where = values.get("where", [])
@@ -269,6 +234,8 @@ def base_of(sweep: Sweep) -> Recipe:
         raise UserError(
             f"--{only['image'][0]} is of pictures, --{only['video'][0]} of clips: a sweep makes one or the other"
         )
+    if previews := {"preview_every", "preview_decoder"} & set(names):
+        raise UserError(f"--{min(previews)} shows pictures in the making: a sweep has the finished ones")
     counted = {"num_frames", "base_video"} & set(names)
     frames: dict[str, Any] = {"num_frames": NUM_FRAMES} if only["video"] and not counted else {}
     return replace(Recipe(), **frames, **sweep.given)
@@ -282,7 +249,12 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
     """
     base = base_of(sweep)
     axes = list(sweep.axes)
-    if not any("seed" in axis.names for axis in axes):
+    if not axes:
+        raise UserError("--sweep names no axis: steps=5..50:5, or [axes] in a file")
+    swept = any("seed" in axis.names for axis in axes)
+    if swept and base.count > 1:
+        raise UserError(f"--count {base.count} can't stand beside --sweep seed, whose values are all the seeds")
+    if not swept:
         axes.append(Axis(("seed",), tuple((str(s),) for s in parse_seeds(base.seed or "0", base.count))))
     asked = math.prod(len(axis.values) for axis in axes)
     if asked > MAX_CELLS:

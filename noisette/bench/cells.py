@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette.bench.places import left_open
 from noisette.clip_plan import read_clips
 from noisette.errors import UserError
 from noisette.plan import Clips, Inputs, Plan, find_model, plan, read
@@ -31,7 +32,8 @@ class Cell:
     """One picture or clip to make: where it lies on the axes, its complete recipe, its address.
 
     `work`: network evaluations times canvas area in megapixels, over all frames. `networks` is equal for cells that
-    share loaded networks, `kin` for those that differ by seed alone. `suffix`: of its file.
+    share loaded networks, `kin` for those that differ by seed alone. `suffix`: of its file. `left_open`: the fields
+    of the recipe that nobody asked for.
     """
 
     address: str
@@ -42,6 +44,7 @@ class Cell:
     networks: str
     kin: str
     suffix: str = ".png"
+    left_open: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -94,7 +97,7 @@ def resolve(asked: Iterable[Asked], lenient: bool = False) -> tuple[list[Cell], 
         except UserError as error:
             raise UserError(f"{place(at)}: {error}; --where leaves cells out") from None
         notes.update(dict.fromkeys(planned.notes))
-        cell = cell_of(planned, at, memory)
+        cell = cell_of(planned, at, recipe, memory)
         found.setdefault(cell.address, cell)
         places.append((at, cell.address))
     if planned.engine == "torch" and planned.recipe.batch_size > 1:
@@ -105,6 +108,11 @@ def resolve(asked: Iterable[Asked], lenient: bool = False) -> tuple[list[Cell], 
 def place(at: dict[str, Any]) -> str:
     """`steps=5 sampler=heun`."""
     return " ".join(f"{name}={value}" for name, value in at.items())
+
+
+def counted(number: int, what: str) -> str:
+    """`1 cell`, `1,200 cells`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def idle_axes(places: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
@@ -122,8 +130,8 @@ def idle_axes(places: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
     return found
 
 
-def cell_of(planned: Plan, at: dict[str, Any], memory: Memory) -> Cell:
-    """The cell of a plan for one seed."""
+def cell_of(planned: Plan, at: dict[str, Any], asked: Recipe, memory: Memory) -> Cell:
+    """The cell of a plan, for one seed, of what was asked."""
     content = content_of(planned, memory)
     recipe = replace(planned.recipe, engine=planned.engine)
     times = (2 if recipe.sampler in TWICE else 1) * (2 if (recipe.guidance_scale or 0) > 1 else 1)
@@ -135,7 +143,8 @@ def cell_of(planned: Plan, at: dict[str, Any], memory: Memory) -> Cell:
     evaluates = bool(planned.evaluated_steps)
     networks = short([*shared, recipe.precision, recipe.device, recipe.motion, evaluates])
     kin = short({**content, "recipe": {**content["recipe"], "seed": None}})
-    return Cell(short(content), at, recipe, planned.mode, work, networks, kin, planned.suffix)
+    names = left_open(asked, recipe)
+    return Cell(short(content), at, recipe, planned.mode, work, networks, kin, planned.suffix, names)
 
 
 def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:

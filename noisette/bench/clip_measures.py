@@ -5,7 +5,9 @@ Need SciPy and scikit-image and are left out where they are not installed: `pip3
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from noisette.bench import measures
 from noisette.bench.measures import Numbers
 from noisette.clips import Frame
+from noisette.errors import UserError
 from noisette.masks import LUMA
 from noisette.pixels import rounded, shown
 from noisette.reading import Picture
@@ -84,16 +87,23 @@ def small(frame: Frame) -> NDArray[np.float32]:
 
 
 def of_pair(frames: Iterable[Frame], reference: Iterable[Frame]) -> Numbers:
-    """`measures.of_pair`, the mean over frames of the same number. Raises UserError for another size or length."""
-    from itertools import zip_longest
+    """`measures.of_pair` over all frames. Raises UserError for another size or length."""
+    pairs = alongside(map(Picture, frames), map(Picture, reference))
+    return over_frames([measures.of_pair(one, other) for one, other in pairs])
 
-    from noisette.errors import UserError
 
-    rows = []
-    for one, other in zip_longest(frames, reference):
+def alongside(pictures: Iterable[Picture], reference: Iterable[Picture]) -> Iterator[tuple[Picture, Picture]]:
+    """Frames of the same number, two at a time. Raises UserError for another length."""
+    for one, other in zip_longest(pictures, reference):
         if one is None or other is None:
             raise UserError(
                 "clips of different length can't be compared frame by frame: cut them to one length first"
             )
-        rows.append(measures.of_pair(Picture(one), Picture(other)))
-    return {name: fmean(row[name] for row in rows) for name in rows[0]}
+        yield one, other
+
+
+def over_frames(rows: Sequence[Numbers]) -> Numbers:
+    """The means of pairs' numbers; PSNR that of the mean squared error: a frame that is equal has none."""
+    error = fmean(10 ** (-row["psnr"] / 10) for row in rows)  # over the square of the peak
+    means = {name: fmean(row[name] for row in rows) for name in rows[0]}
+    return means | {"psnr": -10 * math.log10(error) if error else math.inf}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from noisette.bench.axes import Sweep, cells, field_name, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, among, check, parse, parse_number
+from noisette.recipe import FIELDS, Recipe, check, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell
@@ -63,7 +63,8 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     """Runs a sweep. Returns 0 when every cell is done and proved, 1 otherwise."""
     values = sweep_parser(prog).parse(argv)
     from noisette.bench.cells import resolve
-    from noisette.bench.entries import parse_reference
+    from noisette.bench.places import parse_reference
+    from noisette.bench.report import check as check_report
     from noisette.bench.run import missing
     from noisette.bench.store import Store
     from noisette.names import check_writable
@@ -71,30 +72,24 @@ def sweep(argv: Sequence[str], prog: str) -> int:
     check_where(values)
     asked = asked_sweep(values)
     store = Store(Path(values.out))
-    found, notes = resolve(cells(asked), values.lenient)
     reference = parse_reference(values.reference or asked.reference)
-    check_axes(found, values, reference)
+    rows, columns = grid_of(values)
+    found, notes = resolve(cells(asked), values.lenient)
+    check_report(found, store, rows, columns, reference)
     judge = judge_of(values)
     check_writable(store.root)
     for note in notes[:NAMED_IN_NOTES]:
         print(f"note: {note}", file=sys.stderr)
     todo = missing(found, store)
     if values.plan:
+        from noisette.bench.estimate import plan_text
+
         print(plan_text(found, todo, store, values.json))
         return 0
     code = carry_out(found, todo, store, values)
     if store.done():
         write_report(store.root, values, reference, judge)
     return code
-
-
-def check_axes(found: list[Cell], values: argparse.Namespace, reference: dict[str, Any]) -> None:
-    """The report's axes are the sweep's: said before hours of work, not after. Raises UserError."""
-    axes = [name for name in found[0].at if len({cell.at[name] for cell in found}) > 1]
-    named = {"rows": values.rows, "columns": values.columns}
-    for flag, word in [*named.items(), *(("reference", name) for name in reference)]:
-        if word is not None and field_name(word) not in axes:
-            raise UserError(f"--{flag} {word} is no axis of the sweep{among(word, axes)}")
 
 
 def judge_of(values: argparse.Namespace) -> Judge | None:
@@ -108,13 +103,19 @@ def judge_of(values: argparse.Namespace) -> Judge | None:
 
 def write_report(folder: Path, values: argparse.Namespace, reference: dict[str, Any], judge: Judge | None) -> None:
     """The page, the sheet and the table, with a line to say so. Raises UserError."""
+    from noisette.bench.cells import counted
     from noisette.bench.report import report as make_report
 
-    rows, columns = (None if name is None else field_name(name) for name in (values.rows, values.columns))
-    made = make_report(folder, rows, columns, reference, judge)
+    made = make_report(folder, *grid_of(values), reference, judge)
     for note in made.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(f"{made.html}, {made.sheet}, {made.table}: {made.pictures:,} pictures", file=sys.stderr)
+    print(f"{made.html}, {made.sheet}, {made.table}: {counted(made.pictures, made.kind)}", file=sys.stderr)
+
+
+def grid_of(values: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The fields of --rows and --columns. Raises UserError."""
+    rows = None if values.rows is None else field_name(values.rows, "--rows")
+    return rows, None if values.columns is None else field_name(values.columns, "--columns")
 
 
 def add_report_flags(parser: Parser) -> None:
@@ -142,7 +143,7 @@ def report(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("folder", metavar="DIR")
     add_report_flags(parser)
     values = parser.parse(argv)
-    from noisette.bench.entries import parse_reference
+    from noisette.bench.places import parse_reference
 
     write_report(Path(values.folder), values, parse_reference(values.reference), judge_of(values))
     return 0
@@ -174,8 +175,7 @@ def measure(argv: Sequence[str], prog: str) -> int:
         rows.append(row)
         print(json.dumps(measuring.as_json(row)) if values.json else row.to_text(), flush=True)
     if len(rows) > 1 and not values.json:
-        means = [f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in measuring.summary(rows).items()]
-        print(f"mean of {len(rows)}: {', '.join(means)}")
+        print(measuring.summary_text(rows))
     return 0
 
 
@@ -207,35 +207,19 @@ def rerun(argv: Sequence[str], prog: str) -> int:
     parser.add_argument("--json", action="store_true", help="for machines: one JSON object a line")
     values = parser.parse(argv)
     given = {name: parse(name, text) for name in FIELDS if (text := getattr(values, name, None)) is not None}
+    from noisette.bench.cells import counted
+    from noisette.bench.rerun import recipes_of
     from noisette.bench.rerun import rerun as make_again
 
+    recipes, notes = recipes_of(values.places, given)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     made = 0
-    for saved in make_again(values.places, given, Path(values.out)):
+    for saved in make_again(recipes, Path(values.out), lenient=not given):  # what stands in files may idle
         made += 1
         print(json.dumps(saved.describe(), ensure_ascii=False) if values.json else saved.to_text(), flush=True)
-    print(f"{made:,} files made again in {values.out}", file=sys.stderr)
+    print(f"{counted(made, 'file')} made again in {values.out}", file=sys.stderr)
     return 0
-
-
-def plan_text(found: list[Cell], todo: list[Cell], store: Store, as_json: bool) -> str:
-    """How many cells, how many to do, how long."""
-    from noisette.bench.estimate import estimate
-
-    seconds, basis = estimate(found, todo, store)
-    facts: dict[str, Any] = {
-        "cells": len(found),
-        "done": len(found) - len(todo),
-        "to_do": len(todo),
-        "seconds": round(seconds, 1),
-        "told_from": basis,
-        "out": str(store.root),
-    }
-    if as_json:
-        return json.dumps(facts)
-    return (
-        f"{facts['cells']:,} cells, {facts['done']:,} done, {facts['to_do']:,} to do"
-        f"\nabout {duration(seconds)}, told from {basis}\nin {store.root}"
-    )
 
 
 def workers_of(values: argparse.Namespace) -> int | None:
@@ -257,18 +241,12 @@ def check_where(values: argparse.Namespace) -> None:
     workers_of(values)
 
 
-def duration(seconds: float) -> str:
-    """1 h 05 min, 3 min 20 s, 12 s."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{seconds:.3g} s"
-
-
 def carry_out(found: list[Cell], todo: list[Cell], store: Store, values: argparse.Namespace) -> int:
     """Makes what is missing, a line a cell, then a summary."""
     from tqdm import tqdm
 
+    from noisette.bench.cells import counted
+    from noisette.bench.estimate import duration
     from noisette.bench.run import run
 
     landing = run(todo, store)
@@ -291,7 +269,7 @@ def carry_out(found: list[Cell], todo: list[Cell], store: Store, values: argpars
     seconds = time.perf_counter() - began
     each = f", {seconds / made:.2f} s each" if made else ""
     print(
-        f"{len(found):,} cells in {store.root}: {made:,} made, {len(found) - len(todo):,} were there,"
+        f"{counted(len(found), 'cell')} in {store.root}: {made:,} made, {len(found) - len(todo):,} were there,"
         f" {failed:,} failed; {duration(seconds)}{each}",
         file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""`noisette compare`: pictures of two places side by side, in turn, and what differs between them."""
+"""`noisette compare`: pictures and clips of two places side by side, in turn, and what differs between them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from noisette.bench import measures
-from noisette.bench.entries import finite
+from noisette.bench import clip_measures, measures
 from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
-from noisette.codecs import SUFFIXES
+from noisette.bench.references import finite
+from noisette.clips import frames, is_clip
 from noisette.errors import UserError
 from noisette.metadata import read_metadata
 from noisette.names import cannot_write, check_writable
@@ -34,25 +34,29 @@ TILE, ROWS = 200, 30  # pixels and rows of the sheet
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures, their numbers, and what their recipes say that differs."""
+    """Two pictures or clips, their numbers, and what their recipes say that differs.
+
+    `frame`: which one of clips differs most, by the mean; it is the one that is shown.
+    """
 
     a: Path
     b: Path
     numbers: Numbers
     differing: dict[str, tuple[Any, Any]]
     equal: bool
+    frame: int | None
 
     def describe(self) -> dict[str, Any]:
         """As JSON values."""
         facts = {"a": str(self.a), "b": str(self.b), "equal": self.equal, "recipe": self.differing}
-        return {**facts, **finite(self.numbers)}
+        return {**facts, **({} if self.frame is None else {"frame": self.frame}), **finite(self.numbers)}
 
     def to_text(self) -> str:
         """The line for a person."""
         if self.equal:
             return f"{self.a} {self.b}: equal"
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
-        return f"{self.a} {self.b}: {numbers}"
+        return f"{self.a} {self.b}: {numbers}" + ("" if self.frame is None else f"; most in frame {self.frame}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Comparison:
 
     @property
     def equal(self) -> int:
-        """Pairs of which every pixel is the same."""
+        """Pairs of which every pixel of every frame is the same."""
         return sum(pair.equal for pair in self.pairs)
 
 
@@ -78,11 +82,11 @@ def compare(a: str, b: str, out: Path) -> Comparison:
     data: list[dict[str, Any]] = []
     rows: list[tuple[Picture, ...]] = []
     for one, other in paths:
-        left, right = read(one), read(other)
-        pairs.append(pair_of(one, other, left, right))
+        pair, left, right = pair_of(one, other)
+        pairs.append(pair)
         if len(data) < MOST:
             pictures = [webp(picture) for picture in (left, right, difference(left, right))]
-            data.append({**pairs[-1].describe(), "pictures": pictures})
+            data.append({**pair.describe(), "pictures": pictures})
         if len(rows) < ROWS:
             rows.append((left, right, difference(left, right)))
     if len(pairs) > MOST:
@@ -104,7 +108,7 @@ def partners(a: str, b: str) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Files to compare: by name, else by address. What has no partner is a note. Raises UserError for none."""
     if Path(a).is_dir() != Path(b).is_dir():
         raise UserError(f"{a} and {b}: name two files or two folders")
-    ones, others = (pictures_in(place) for place in (a, b))
+    ones, others = files_in(a), files_in(b)
     if not Path(a).is_dir():
         return [(ones[0], others[0])], []
     named = {path.name: path for path in others}
@@ -113,14 +117,9 @@ def partners(a: str, b: str) -> tuple[list[tuple[Path, Path]], list[str]]:
         addressed = {key: path for path in others if (key := recipe_key(path))}
         found = [(path, addressed[key]) for path in ones if (key := recipe_key(path)) in addressed]
     if not found:
-        raise UserError(f"{a} and {b} hold no pictures of one name or one recipe")
+        raise UserError(f"{a} and {b} hold no files of one name or one recipe")
     alone = len(ones) + len(others) - 2 * len(found)
-    return found, [f"{alone} pictures have no partner"] if alone else []
-
-
-def pictures_in(place: str) -> list[Path]:
-    """The file, or a folder's pictures; of a clip its contact sheet. Raises UserError for none."""
-    return [path.with_name(f"{path.name}.png") if path.suffix in SUFFIXES else path for path in files_in(place)]
+    return found, [f"without a partner: {alone} of {len(ones) + len(others)} files"] if alone else []
 
 
 def recipe_key(path: Path) -> str:
@@ -131,13 +130,39 @@ def recipe_key(path: Path) -> str:
         return ""
 
 
-def pair_of(one: Path, other: Path, left: Picture, right: Picture) -> Pair:
-    """The numbers of two pictures. Raises UserError for pictures of two sizes."""
-    numbers = measures.of_pair(left, right)
-    change = np.abs(shown(left) - shown(right))
-    numbers |= {"differing": float((change > 0).any(axis=-1).mean()), "largest": float(change.max())}
-    equal = (left.mode, left.data.shape) == (right.mode, right.data.shape) and bool((left.data == right.data).all())
-    return Pair(one, other, numbers, differing(one, other), equal)
+def pair_of(one: Path, other: Path) -> tuple[Pair, Picture, Picture]:
+    """The numbers of two pictures or clips, and of clips the frames that differ most.
+
+    Raises UserError for two sizes or lengths.
+    """
+    rows: list[Numbers] = []
+    equal, frame, worst = True, 0, -1.0
+    try:
+        for i, (left, right) in enumerate(clip_measures.alongside(frames_of(one), frames_of(other))):
+            numbers = measures.of_pair(left, right)
+            change = np.abs(shown(left) - shown(right))
+            share = float((change > 0).any(axis=-1).mean())
+            rows.append({**numbers, "differing": share, "largest": float(change.max())})
+            equal = equal and same(left, right)
+            if float(change.mean()) > worst:
+                frame, worst, seen = i, float(change.mean()), (left, right)
+    except UserError as error:
+        raise UserError(f"{one} and {other}: {error}") from None
+    numbers = clip_measures.over_frames(rows) | {"largest": max(row["largest"] for row in rows)}
+    return Pair(one, other, numbers, differing(one, other), equal, frame if len(rows) > 1 else None), *seen
+
+
+def frames_of(path: Path) -> Iterator[Picture]:
+    """The picture, or the frames that a clip decodes to. Raises UserError."""
+    if is_clip(path):
+        yield from map(Picture, frames(path))
+    else:
+        yield read(path)
+
+
+def same(left: Picture, right: Picture) -> bool:
+    """Whether every value is, in every channel."""
+    return (left.mode, left.data.shape) == (right.mode, right.data.shape) and bool((left.data == right.data).all())
 
 
 def differing(one: Path, other: Path) -> dict[str, tuple[Any, Any]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from noisette import engines
-from noisette.bench.cells import Cell, plan_cells
+from noisette.bench.cells import Cell, counted, plan_cells
 from noisette.bench.store import Store
 from noisette.generate import generate
 from noisette.metadata import read_metadata
@@ -61,3 +63,30 @@ def probe(cell: Cell) -> tuple[float, float]:
     megapixels = planned.size.canvas_width * planned.size.canvas_height / 1e6
     frames = cell.recipe.num_frames or 1
     return max(0.0, seconds[1] - 2 * step) * frames, step / (2 * megapixels)
+
+
+def plan_text(found: Sequence[Cell], todo: Sequence[Cell], store: Store, as_json: bool) -> str:
+    """How many cells, how many to do, how long."""
+    seconds, basis = estimate(found, todo, store)
+    facts: dict[str, Any] = {
+        "cells": len(found),
+        "done": len(found) - len(todo),
+        "to_do": len(todo),
+        "seconds": round(seconds, 1),
+        "told_from": basis,
+        "out": str(store.root),
+    }
+    if as_json:
+        return json.dumps(facts)
+    return (
+        f"{counted(len(found), 'cell')}, {facts['done']:,} done, {facts['to_do']:,} to do"
+        f"\nabout {duration(seconds)}, told from {basis}\nin {store.root}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 3 min 20 s, 12 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{seconds:.3g} s"

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisette import engines, pixels
+from noisette.bench import measures
+from noisette.bench.measures import Numbers
 from noisette.distances import fid, kid
 from noisette.engines import Networks
 from noisette.errors import UserError
 from noisette.plan import plan
 from noisette.reading import Picture
 from noisette.recipe import Recipe
+from noisette.record import pixel_hash
 
 SPACE = "latents of noisette-1's autoencoder"
 GRID = 2  # features of a picture: mean and spread of each latent channel in GRID x GRID cells
+REMEMBERED = 256  # references, of which many pictures share one
 SUBSETS, SUBSET = 100, 50  # of KID's standard error, pictures at most in each
 
 Array = NDArray[Any]
@@ -36,6 +41,7 @@ class Encoder:
         planned = plan(Recipe(seed="0"))
         self._networks: Networks = engines.load(planned)
         self._side = planned.checkpoint.native_side
+        self._references: dict[str, Array] = {}
 
     def latents(self, picture: Picture) -> Array:
         """[C, h, w]: the posterior's mean for the picture stretched to the encoder's square."""
@@ -48,9 +54,30 @@ class Encoder:
 
     def perceptual(self, picture: Picture, reference: Picture) -> float:
         """LPIPS' form (Zhang et al. 2018, eq. 1, all weights 1): unit length over channels, mean squared distance."""
-        a, b = (self.latents(p) for p in (picture, reference))
+        a, b = self.latents(picture), self._remembered(reference)
         a, b = (x / (np.linalg.norm(x, axis=0, keepdims=True) + 1e-10) for x in (a, b))
         return float(((a - b) ** 2).sum(axis=0).mean())
+
+    def _remembered(self, reference: Picture) -> Array:
+        """The latents of a reference, worked out once while it is in use."""
+        key = pixel_hash(reference)
+        if key not in self._references:
+            if len(self._references) == REMEMBERED:
+                del self._references[next(iter(self._references))]
+            self._references[key] = self.latents(reference)
+        return self._references[key]
+
+
+@cache
+def encoder() -> Encoder:
+    """The encoder, loaded once a process."""
+    return Encoder()
+
+
+def of_pair(picture: Picture, reference: Picture) -> Numbers:
+    """`measures.of_pair` and the perceptual distance. Raises UserError for pictures of two sizes."""
+    numbers = measures.of_pair(picture, reference)
+    return numbers | {"perceptual": encoder().perceptual(picture, reference)}
 
 
 def pooled(latents: Array) -> Array:

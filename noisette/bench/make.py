@@ -119,7 +119,7 @@ class Maker:
 
 def claims(cell: Cell) -> dict[str, Any]:
     """What a cell's file says of the cell."""
-    return {"cell": {"address": cell.address, "at": cell.at, "work": cell.work}}
+    return {"cell": {"address": cell.address, "at": cell.at, "work": cell.work, "left_open": cell.left_open}}
 
 
 def contact_sheet(clip: Path) -> Path:

@@ -19,7 +19,9 @@ from noisette.pixels import shown
 from noisette.reading import Picture
 from noisette.verify import decibels
 
-VERSION = 1  # of the meaning of these numbers: stored ones of another version are computed anew
+VERSION = 2  # of the meaning of these numbers: stored ones of another version are computed anew
+TO_ANOTHER = ("psnr", "ssim", "delta_e", "perceptual")  # of a picture to another of its size
+SSIM_WINDOW = 11  # pixels a side: smaller pictures have no SSIM
 INSTALL = "pip3 install -r requirements-bench.txt"
 ABOUT = {
     "lightness": "mean luma, 0 to 1 (ITU-R BT.601)",
@@ -31,12 +33,13 @@ ABOUT = {
     "seam_excess": "seam less the mean CIEDE2000 of the same neighbours 3 pixels to either side; 0 is no seam",
     "kept": "pixels that the mask keeps",
     "kept_differing": "of those, how many are not the base's",
-    "psnr": "peak signal-to-noise ratio to the reference, dB",
+    "psnr": "peak signal-to-noise ratio to the reference, dB; of a clip by the error of all frames; none if equal",
     "ssim": "structural similarity to the reference, Gaussian window of sigma 1.5 (Wang et al. 2004); 1 is equal",
     "delta_e": "mean CIEDE2000 to the reference; 1 is just noticeable",
     "similarity": "cosine between picture and prompt in the named encoders' space, -1 to 1 (similarity.py)",
     "perceptual": "distance in the latents of noisette-1's autoencoder (features.py); not LPIPS, 0 is equal",
 }
+ABOUT |= {f"base_{name}": f"to the base instead, as the run met it: {ABOUT[name]}" for name in TO_ANOTHER}
 
 Numbers = dict[str, float]
 
@@ -113,15 +116,14 @@ def of_pair(picture: Picture, reference: Picture) -> Numbers:
         "psnr": decibels(picture, reference),
         "delta_e": float(delta_e(shown(picture), shown(reference)).mean()),
     }
-    return numbers | ({"ssim": ssim(picture, reference)} if has_skimage() else {})
+    seen = has_skimage() and min(picture.size) >= SSIM_WINDOW
+    return numbers | ({"ssim": ssim(picture, reference)} if seen else {})
 
 
 def ssim(picture: Picture, reference: Picture) -> float:
     """Structural similarity as its authors computed it: Gaussian window of sigma 1.5, each channel, the mean."""
     from skimage.metrics import structural_similarity
 
-    if min(picture.size) < 11:
-        raise UserError("pictures of {}x{} are smaller than SSIM's window of 11".format(*picture.size))
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
         shown(picture), shown(reference), channel_axis=-1, data_range=255.0,
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False,

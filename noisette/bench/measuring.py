@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from noisette.bench import clip_measures, measures
+from noisette.bench import clip_measures, features, measures
 from noisette.bench.entries import edit_of, start_of
-from noisette.bench.features import Distance, Encoder, distance
+from noisette.bench.features import Distance, distance, encoder
 from noisette.bench.measures import Numbers
+from noisette.bench.references import finite
 from noisette.bench.similarity import Judge, similarity
 from noisette.clips import frames, is_clip, probe
 from noisette.errors import UserError
@@ -68,19 +70,15 @@ def measure(
     measures.need_skimage()
     paths = [path for place in places for path in files(place)]
     partner = partners(paths, reference) if reference is not None else None
-    encoder: Encoder | None = None
     for path in paths:
         said = similarity_of(path, judge, prompt) if judge else {}
         if is_clip(path):
             yield Measured(path, clip_numbers(path, partner(path) if partner else None) | said)
             continue
-        encoder = encoder or (Encoder() if partner else None)
         picture = read(path)
         numbers = measures.of_picture(picture) | edit_numbers(path) | said
-        if partner and encoder and (target := partner(path)):
-            other = read(target)
-            numbers |= measures.of_pair(picture, other)
-            numbers["perceptual"] = encoder.perceptual(picture, other)
+        if partner and (target := partner(path)):
+            numbers |= features.of_pair(picture, read(target))
         yield Measured(path, numbers)
 
 
@@ -126,22 +124,30 @@ def edit_numbers(path: Path) -> Numbers:
 
 
 def summary(found: Sequence[Measured]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of each number over the pictures that have it."""
-    names = dict.fromkeys(name for one in found for name in one.numbers)
-    values = {name: [one.numbers[name] for one in found if name in one.numbers] for name in names}
+    """Mean and standard deviation of each number over the pictures that have it; infinite ones are left out."""
+    rows = [finite(one.numbers) for one in found]
+    names = dict.fromkeys(name for row in rows for name in row)
+    values = {name: [row[name] for row in rows if name in row] for name in names}
     return {
         name: {"mean": fmean(some), "std": stdev(some) if len(some) > 1 else 0.0, "pictures": len(some)}
         for name, some in values.items()
     }
 
 
+def summary_text(found: Sequence[Measured]) -> str:
+    """The line for a person, with how many are equal to their reference and have no PSNR."""
+    means = [f"{name} {of['mean']:.4g} ± {of['std']:.2g}" for name, of in summary(found).items()]
+    equal = sum(one.numbers.get("psnr") == math.inf for one in found)
+    means += [f"{equal} equal to the reference and left out of psnr"] if equal else []
+    return f"mean of {len(found)}: {', '.join(means)}"
+
+
 def between(one: Sequence[str], other: str) -> Distance:
     """FID's and KID's distance between two sets of pictures."""
-    encoder = Encoder()
     sets = [path for place in one for path in pictures(place)], pictures(other)
-    return distance(*(encoder.features(read(path) for path in paths) for paths in sets))
+    return distance(*(encoder().features(read(path) for path in paths) for paths in sets))
 
 
 def as_json(found: Measured) -> dict[str, Any]:
     """JSON values; equal pictures have no PSNR."""
-    return {"file": str(found.path), **{k: v for k, v in found.numbers.items() if abs(v) != float("inf")}}
+    return {"file": str(found.path), **finite(found.numbers)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ Answer = tuple[list["Made | MadeClip"], str]  # what is finished of a batch, and
 
 DEATHS = 4  # workers a batch may take with it: one that kills them must end
 START = 600.0  # seconds without any worker until a cluster counts as full
+SAY = 10.0  # seconds of those until they are spoken of
 
 
 class Worker:
@@ -69,7 +71,7 @@ def cluster(on: str) -> Iterator[Any]:
         try:
             ray.init(**place, runtime_env=runtime_env(), log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
-            raise UserError(f"--on {on} can't be reached: {str(error).partition(chr(10))[0]}") from None
+            raise UserError(f"--on {on} can't be reached: {first_line(error)}") from None
     try:
         yield ray
     finally:
@@ -146,15 +148,12 @@ class Crew:
 def pull(crew: Crew, waiting: list[list[Cell]], store: Store) -> Iterator[Landed]:
     """Hands a batch to each free worker and lands what comes back, until nothing is left. Raises UserError."""
     deaths: Counter[str] = Counter()
-    stillborn, alone_since = 0, time.monotonic()
+    stillborn, patience = 0, Patience()
     while waiting or crew.busy:
         waiting = hand_out(crew, waiting, store)
         if not waiting and not crew.busy:
             return
-        if crew.idle or crew.busy:
-            alone_since = time.monotonic()
-        elif time.monotonic() - alone_since > START:
-            raise UserError(f"--on ray: no worker has found room in the cluster for {START:.0f} seconds")
+        patience.look(alone=not crew.idle and not crew.busy)
         if not crew.busy and not crew.starting:  # all that is left is with other processes
             time.sleep(POLL)
             continue
@@ -185,6 +184,25 @@ def pull(crew: Crew, waiting: list[list[Cell]], store: Store) -> Iterator[Landed
                     yield from land(answer, task.batch, store)
 
 
+class Patience:
+    """With a cluster that has no room for any worker: it is said, and it ends."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._said = False
+
+    def look(self, alone: bool) -> None:
+        """Once a turn. Raises UserError after START seconds without any worker."""
+        if not alone:
+            self._since = time.monotonic()
+        waited = time.monotonic() - self._since
+        if waited > START:
+            raise UserError(f"--on ray: no worker has found room in the cluster for {START:.0f} seconds")
+        if waited > SAY and not self._said:
+            self._said = True
+            print(f"note: waiting for room in the cluster, {START:.0f} seconds at most", file=sys.stderr)
+
+
 def hand_out(crew: Crew, waiting: list[list[Cell]], store: Store) -> list[list[Cell]]:
     """Gives free workers what nobody else is at or has done; returns what is still to do."""
     later: list[list[Cell]] = []
@@ -212,8 +230,9 @@ def answer_of(crew: Crew, ref: Any) -> tuple[Any, str]:
 
 
 def first_line(error: Exception) -> str:
-    """Of what Ray says, which goes on for a page."""
-    return str(error).strip().partition("\n")[0]
+    """Of what Ray says, which goes on for a page; a heading with what stands at the end of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
 
 
 def land(answer: Answer, batch: list[Cell], store: Store) -> Iterator[Landed]:

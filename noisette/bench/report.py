@@ -8,25 +8,28 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from noisette.bench import clip_measures, measures, sheet
+from noisette.bench.cells import Cell, counted
 from noisette.bench.entries import (
     Entry,
-    axes_of,
     environment,
+    left_open_in,
     read_entries,
     row_of,
     same_all_along,
-    with_reference,
-    with_similarity,
+    swept_in,
+    tell,
 )
 from noisette.bench.files import write_text
+from noisette.bench.places import Place, as_asked, axes_of, check_axis, partners, place_of
+from noisette.bench.references import with_base, with_reference, with_similarity
 from noisette.bench.similarity import Judge
-from noisette.errors import UserError
-from noisette.recipe import FIELDS, among
+from noisette.bench.store import Store
+from noisette.recipe import ALTERING_NOTHING, FIELDS
 
 PAGE = Path(__file__).parent / "page.html"
 EMBEDDED = 3000  # pictures whose previews stand in the page; more are read from the files beside it
@@ -34,6 +37,7 @@ QUALITY = (
     "psnr",
     "similarity",
     "seam_excess",
+    "base_psnr",
     "flicker",
     "sharpness",
 )  # the plot begins with the first there
@@ -47,6 +51,7 @@ class Report:
     sheet: Path
     table: Path
     pictures: int
+    kind: str
     notes: tuple[str, ...]
 
 
@@ -59,28 +64,51 @@ def report(
 ) -> Report:
     """Writes report.html, sheet.png and table.csv into the folder of a store or of pictures. Raises UserError."""
     entries, strangers = read_entries(folder)
+    rows, columns = chosen(rows, columns, axes_of(entries))
+    entries = with_base(entries, folder)
     if reference:
         entries = with_reference(entries, reference, folder)
     if judge:
         entries = with_similarity(entries, judge, folder)
     axes = axes_of(entries)
-    entries = sorted(entries, key=lambda e: [values.index(getattr(e.recipe, name)) for name, values in axes.items()])
-    rows, columns = chosen(rows, columns, list(axes))
+    entries = sorted(entries, key=lambda e: [values.index(getattr(e.asked, name)) for name, values in axes.items()])
     notes = notes_of(entries, axes, strangers, reference)
     notes += [f"similarity: {judge.about}"] if judge else []
     paths = [folder / name for name in ("report.html", "sheet.png", "table.csv")]
     write_text(paths[0], page(folder, entries, axes, rows, columns, notes))
     sheet.draw(entries, rows, columns, paths[1])
     write_text(paths[2], table(entries, list(axes)))
-    return Report(paths[0], paths[1], paths[2], len(entries), tuple(notes))
+    return Report(paths[0], paths[1], paths[2], len(entries), kind_of(entries), tuple(notes))
 
 
-def chosen(rows: str | None, columns: str | None, axes: list[str]) -> tuple[str | None, str | None]:
+def check(
+    cells: Sequence[Cell], store: Store, rows: str | None, columns: str | None, reference: dict[str, Any]
+) -> None:
+    """Holds what is asked of a report against the cells that are there and will be, before hours of work.
+
+    Raises UserError.
+    """
+    if not (rows or columns or reference):
+        return
+    done = store.done()
+    there = [found for path in done.values() if (found := tell(path))]
+    told = [(recipe, left_open_in(claims), swept_in(claims)) for recipe, claims in there]
+    told += [
+        (replace(cell.recipe, **ALTERING_NOTHING), cell.left_open, tuple(cell.at))
+        for cell in cells
+        if cell.address not in done
+    ]
+    asked = as_asked([(recipe, names) for recipe, names, _ in told])
+    places = [Place(recipe, swept) for recipe, (_, _, swept) in zip(asked, told, strict=True)]
+    chosen(rows, columns, axes_of(places))
+    partners(places, reference)
+
+
+def chosen(rows: str | None, columns: str | None, axes: dict[str, list[Any]]) -> tuple[str | None, str | None]:
     """The axes of the grid: those named, else the first ones. Raises UserError for one that does not vary."""
     for flag, name in (("rows", rows), ("columns", columns)):
-        if name is not None and name not in axes:
-            there = among(name, axes) if axes else "; all pictures have the same recipe"
-            raise UserError(f"--{flag} {name} is no axis here{there}")
+        if name is not None:
+            check_axis(flag, name, axes)
     free = [name for name in axes if name not in (rows, columns)]
     if rows is None and len(axes) > 1 and free:
         rows = free.pop(0)
@@ -96,10 +124,10 @@ def notes_of(
     notes = [f"axis {name} changes nothing: pictures along it are the same" for name in same_all_along(entries, axes)]
     if reference:
         fields = ", ".join(f"{name} {value}" for name, value in reference.items())
-        notes.append(f"psnr, ssim and delta_e compare with the picture at {fields}")
-        away = [e for e in entries if any(getattr(e.recipe, name) != value for name, value in reference.items())]
-        if alone := sum(1 for entry in away if not entry.pair):
-            notes.append(f"{alone} pictures have no such partner")
+        notes.append(f"distances are to what is at {fields}; those of base_… to the base")
+        away = [entry for entry in entries if place_of(entry, reference) != tuple(reference.values())]
+        if alone := sum("delta_e" not in entry.pair for entry in away):
+            notes.append(f"{alone} of {len(entries)} have no such partner of their size")
     weights: dict[str, set[str]] = {}
     for entry in entries:
         weights.setdefault(entry.recipe.model, set()).add(str(entry.claims.get("provenance", {}).get("model_hash")))
@@ -107,7 +135,7 @@ def notes_of(
         if len(hashes) > 1:
             notes.append(f"{len(hashes)} sets of weights of {model} are mixed here: give each a folder of its own")
     if strangers:
-        notes.append(f"{len(strangers)} pictures carry no recipe and are left out")
+        notes.append(f"left out, for they carry no recipe: {len(strangers)} of {len(strangers) + len(entries)} files")
     if not measures.has_skimage():
         notes.append(f"without scikit-image there is no SSIM: {measures.INSTALL}")
     return notes
@@ -133,17 +161,17 @@ def page(
 
 def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], notes: list[str]) -> dict[str, Any]:
     """Everything the page shows."""
-    first = entries[0].recipe
+    first, kind = entries[0].asked, kind_of(entries)
     names = list(axes)
     numeric = [name for name in names if is_numeric(axes[name])]
     series = [name for name in names if name not in numeric and name != "seed"]
     here = [name for name in QUALITY if any(name in entry.numbers for entry in entries)]
     places = {name: {value: i for i, value in enumerate(values)} for name, values in axes.items()}
     with_previews = len(entries) <= EMBEDDED
-    kind = "clips" if first.moving else "pictures"
     return {
         "title": f"{folder.resolve().name}: {first.prompt}" if "prompt" not in axes else folder.resolve().name,
-        "about": f"{len(entries):,} {kind}; " + ", ".join(f"{n} ({len(v)})" for n, v in axes.items()),
+        "about": f"{counted(len(entries), kind)}; " + ", ".join(f"{n} ({len(v)})" for n, v in axes.items()),
+        "kind": kind,
         "axes": axes,
         "common": {name: value for name, value in asdict(first).items() if name not in axes and matters(name, value)},
         "x": numeric[0] if numeric else "seconds",
@@ -154,7 +182,7 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
         "notes": notes,
         "entries": [
             {
-                "at": [places[name][getattr(entry.recipe, name)] for name in names],
+                "at": [places[name][getattr(entry.asked, name)] for name in names],
                 "n": {name: rounded(value) for name, value in entry.numbers.items()},
                 "f": Path(os.path.relpath(entry.path, folder)).as_posix(),
                 "c": entry.command(),
@@ -164,6 +192,11 @@ def facts(folder: Path, entries: Sequence[Entry], axes: dict[str, list[Any]], no
             for entry in entries
         ],
     }
+
+
+def kind_of(entries: Sequence[Entry]) -> str:
+    """What they are: a picture, or a clip."""
+    return "clip" if entries[0].recipe.moving else "picture"
 
 
 def is_numeric(values: Sequence[Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from noisette import output, video
+from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.metadata import read_metadata
 from noisette.origins import origins, relocated
@@ -17,14 +18,35 @@ from noisette.record import Saved
 from noisette.verify import Loader, files_in
 
 
-def rerun(places: Sequence[str], given: dict[str, Any], out: Path) -> Iterator[Saved]:
-    """Each file's picture or clip once more, `given` fields on top. All recipes are checked first.
+def recipes_of(places: Sequence[str], given: dict[str, Any]) -> tuple[list[Recipe], list[str]]:
+    """The recipes of files and of folders' files, `given` fields on top, and what is worth a note.
 
-    Raises UserError.
+    A folder's files without a recipe are left out; one that is named must have it. Raises UserError.
     """
-    paths = [path for place in places for path in files_in(place)]
-    recipes = [check(replace(recipe_of(path), **given)) for path in paths]
-    lenient = not given  # of what stands in the files only
+    found: list[Recipe] = []
+    notes: list[str] = []
+    for place in places:
+        paths = files_in(place)
+        strangers = [path for path in paths if not has_recipe(path)] if Path(place).is_dir() else []
+        if len(strangers) == len(paths):
+            raise UserError(f"{place} holds no picture with a recipe")
+        if strangers:
+            notes.append(f"{place}: left out, for they carry no recipe: {len(strangers)} of {len(paths)} files")
+        found += [check(replace(recipe_of(path), **given)) for path in paths if path not in strangers]
+    return found, notes
+
+
+def has_recipe(path: Path) -> bool:
+    """Whether a file says what made it."""
+    try:
+        read_metadata(path)
+    except UserError:
+        return False
+    return True
+
+
+def rerun(recipes: Sequence[Recipe], out: Path, lenient: bool) -> Iterator[Saved]:
+    """Each recipe's picture or clip once more. All are planned first, as by `plan`. Raises UserError."""
     for recipe in recipes:
         plan(recipe, out, lenient)
     load = Loader()

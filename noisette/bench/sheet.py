@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette.bench.entries import Entry, axes_of, fullest
+from noisette.bench.entries import Entry
+from noisette.bench.places import axes_of, fullest, place_of
 from noisette.names import cannot_write
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def draw(entries: Sequence[Entry], rows: str | None, columns: str | None, path: 
 
     axes = axes_of(entries)
     fixed = fullest(entries, axes, [name for name in axes if name not in (rows, columns)])
-    shown = [e for e in entries if all(getattr(e.recipe, name) == value for name, value in fixed.items())]
+    shown = [e for e in entries if place_of(e, fixed) == tuple(fixed.values())]
     down = axes[rows][:MOST] if rows else [None]
     across = axes[columns][:MOST] if columns else [None]
     font = ImageFont.load_default(TEXT)
@@ -42,7 +43,7 @@ def draw(entries: Sequence[Entry], rows: str | None, columns: str | None, path: 
     for j, value in enumerate(down):
         where = (GAP, head + j * (SIDE + GAP) + SIDE // 2 - TEXT // 2)
         pen.text(where, cut(label(rows, value), font, margin - GAP), INK, font)
-    at = {tuple(getattr(e.recipe, name) if name else None for name in (rows, columns)): e for e in shown}
+    at = {tuple(getattr(e.asked, name) if name else None for name in (rows, columns)): e for e in shown}
     for j, row in enumerate(down):
         for i, column in enumerate(across):
             if entry := at.get((row, column)):

@@ -52,6 +52,8 @@ def find(name: str) -> Judge:
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file() and name not in MODELS:
         return Clip(folder)
+    if name not in MODELS and "/" not in name and not folder.exists():
+        raise UserError(f"--similarity {name!r} is unknown: noisette-1, or a folder with a CLIP model")
     return Own(name)
 
 

@@ -46,7 +46,10 @@ class Store:
         check_format(root / "store.json")
 
     def prepare(self, todo: Sequence[Cell] = ()) -> None:
-        """Makes the folders, and removes files of cells to do that were cut short. Raises UserError."""
+        """Makes the folders; removes files of cells to do that were cut short, and claims of killed runs.
+
+        Raises UserError.
+        """
         try:
             for folder in (self.cells, self.derived, self.claims):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,10 @@ class Store:
             for cell in todo:
                 if self.path(cell).exists() and not is_whole(self.path(cell)):
                     self.path(cell).unlink()
+            done = self.done()
+            for lock in self.claims.glob("*.lock"):
+                if lock.stem in done:
+                    self._drop_claim(lock.stem)
         except OSError as error:
             raise names.cannot_write(self.root, error) from None
 
@@ -100,8 +107,12 @@ class Store:
         landed = self.path(cell).exists()
         lock.release()
         if landed:
-            with contextlib.suppress(OSError):  # Windows, while another process looks at it
-                (self.claims / f"{cell.address}.lock").unlink(missing_ok=True)
+            self._drop_claim(cell.address)
+
+    def _drop_claim(self, address: str) -> None:
+        """Removes the lock's file of a cell that has landed."""
+        with contextlib.suppress(OSError):  # Windows, while another process looks at it
+            (self.claims / f"{address}.lock").unlink(missing_ok=True)
 
     def land(self, cell: Cell, made: Made | MadeClip) -> record.Saved:
         """Writes a claimed cell's file and proves it. Raises UserError, a full disk included."""

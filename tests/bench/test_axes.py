@@ -33,7 +33,7 @@ def test_axes(text: str) -> None:
 
 
 MISTAKES = {
-    "smapler=euler": "unknown axis 'smapler'; did you mean 'sampler'?",
+    "smapler=euler": "--sweep names an unknown field 'smapler'; did you mean 'sampler'?",
     "step=1,2": "did you mean 'steps'?",
     "sampler=eulr": "did you mean 'euler'?",
     "steps=50..5": "empty",
@@ -82,6 +82,11 @@ def test_without_a_seed_it_is_0_and_count_gives_seeds() -> None:
     assert found == [("4", 1), ("5", 1), ("6", 1)]
 
 
+def test_seeds_stand_once() -> None:
+    with pytest.raises(UserError, match="--count 3 can't stand beside --sweep seed"):
+        list(cells(read_sweep(["seed=0..2", "steps=2"], [], {"count": 3})))
+
+
 def test_the_command_line_goes_over_a_file(tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     file.write_text('where = "steps < 9"\n[recipe]\nprompt = "cat"\nsteps = 4\n[axes]\nsampler = ["euler"]\n')
@@ -122,6 +127,7 @@ TOML_MISTAKES = {
     "[axes]\nsteps = []": "no values",
     "[axes]\nsteps = 5": "neither a list nor a text",
     "[recipe]\nsampler = 'hen'": "'hen' is unknown",
+    "[recipe]\nstesp = 5": "[recipe] names an unknown field 'stesp'; did you mean 'steps'?",
     "where = 'steps <'": "no condition",
     "[axes": "not TOML",
 }

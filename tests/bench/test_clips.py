@@ -96,6 +96,8 @@ def test_verify_and_rerun_take_a_store_of_clips(
 
 
 def test_the_report_shows_clips(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(swept)]) == 0
+    assert capsys.readouterr().err.endswith(": 6 clips\n")
     made = report(swept)
     data = data_of(made.html)
     assert made.pictures == 6
@@ -152,6 +154,9 @@ def test_pairs_of_clips() -> None:
     frames = [np.full((32, 32, 3), value, np.uint8) for value in (10, 20)]
     other = [np.full((32, 32, 3), value, np.uint8) for value in (20, 30)]
     assert clip_measures.of_pair(frames, other)["psnr"] == pytest.approx(20 * np.log10(255 / 10))
+    one_equal = clip_measures.of_pair([*frames, frames[0]], [*other, frames[0]])["psnr"]
+    assert one_equal == pytest.approx(10 * np.log10(255**2 / (100 * 2 / 3)))
+    assert clip_measures.of_pair(frames, frames)["psnr"] == np.inf
     with pytest.raises(UserError, match="different length"):
         clip_measures.of_pair(frames, other[:1])
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from noisette import clip_record
 from noisette.bench.compare import compare, difference
 from noisette.cli import main
+from noisette.codecs import CODECS
+from noisette.names import reserve
 from noisette.reading import Picture, read
+from noisette.recipe import Recipe
 from tests.bench.test_report import browser
 
 FLAGS = ["--prompt", "alien", "-W", "64", "-H", "64", "--steps", "1"]
@@ -50,6 +55,39 @@ def test_two_files(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "equal" in capsys.readouterr().out
 
 
+@pytest.fixture
+def clip_folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A clip of 24 frames in each, of one name and with one contact sheet; the second's frame 13 is black."""
+    frames = [np.full((32, 32, 3), 100 + i, np.uint8) for i in range(24)]
+    for folder, guidance in (("a", 1.0), ("b", 3.0)):
+        place = reserve(tmp_path / folder, "a cat", "text2video", 1, 2, ".mkv")
+        recipe = Recipe(prompt="a cat", seed="1", num_frames=24, guidance_scale=guidance, codec="ffv1")
+        said = {"recipe": recipe.to_json(), "provenance": {}}
+        black = [np.zeros_like(frame) if i == 13 and folder == "b" else frame for i, frame in enumerate(frames)]
+        clip_record.save(place, black, 24, CODECS["ffv1"], (32, 32), Fraction(8), lambda said=said: said)
+    (sheet,) = (tmp_path / "a").glob("*.png")
+    assert sheet.read_bytes() == (tmp_path / "b" / sheet.name).read_bytes()  # it shows 16 of the 24
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_clips_are_compared_in_every_frame(
+    clip_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (next(folder.glob("*.mkv")) for folder in clip_folders)
+    for one, other in ((a, b), clip_folders):
+        assert main(["compare", str(one), str(other), "--out", str(tmp_path / "out"), "--json"]) == 1
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["a"], facts["equal"], facts["frame"]) == (str(a), False, 13)
+        assert facts["recipe"] == {"guidance_scale": [1.0, 3.0]}
+        assert (facts["largest"], facts["differing"]) == (113, pytest.approx(1 / 24))
+        assert facts["psnr"] == pytest.approx(10 * np.log10(255**2 / (113**2 / 24)))
+    assert main(["measure", str(a), "--reference", str(b), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["psnr"] == pytest.approx(facts["psnr"])
+    for sheet in tmp_path.rglob("*.mkv.png"):
+        sheet.unlink()
+    assert main(["compare", str(a), str(a), "--out", str(tmp_path / "out")]) == 0
+
+
 def test_two_folders_by_name_and_by_recipe(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "b")
     by_name = compare(str(made), str(tmp_path / "b"), tmp_path / "out")
@@ -59,7 +97,7 @@ def test_two_folders_by_name_and_by_recipe(made: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "b" / "holiday.png")
     by_recipe = compare(str(made), str(tmp_path / "b"), tmp_path / "out")
     assert (by_recipe.equal, len(by_recipe.pairs)) == (2, 2)
-    assert by_recipe.notes == ("1 pictures have no partner",)
+    assert by_recipe.notes == ("without a partner: 1 of 5 files",)
 
 
 def test_rerun_makes_the_same_pixels_and_verify_says_so(
@@ -73,6 +111,15 @@ def test_rerun_makes_the_same_pixels_and_verify_says_so(
     capsys.readouterr()
     assert main(["verify", str(made)]) == 0
     assert "2 files: 2 identical" in capsys.readouterr().err
+
+
+def test_rerun_leaves_out_what_has_no_recipe(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made, tmp_path / "b")
+    Image.new("RGB", (64, 64)).save(tmp_path / "b" / "holiday.png")
+    assert main(["rerun", str(tmp_path / "b"), "--out", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().err
+    assert "left out, for they carry no recipe: 1 of 3 files" in said
+    assert "2 files made again" in said
 
 
 def test_verify_of_a_folder_finds_the_edited_one(
@@ -99,10 +146,12 @@ def test_verify_of_a_folder_finds_the_edited_one(
     ("words", "wanted"),
     [
         (["compare", "a.png", "b"], "two files or two folders"),
-        (["compare", "b", "c"], "no pictures of one name or one recipe"),
+        (["compare", "b", "c"], "no files of one name or one recipe"),
         (["compare", "a.png", "nowhere.png"], "not there"),
         (["compare", "a.png", "c/small.png"], "64x64 and 8x8"),
+        (["compare", "a.png", "c/small.png"], "a.png and c/small.png: "),
         (["rerun", "a.png"], "carries no recipe"),
+        (["rerun", "b"], "b holds no picture with a recipe"),
         (["rerun", "empty"], "holds no pictures"),
         (["verify", "empty"], "holds no pictures"),
     ],

@@ -160,9 +160,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "singular" in capsys.readouterr().out
 
 
+def test_an_equal_picture_is_left_out_of_the_mean_and_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name, more in (("equal", 0), ("one", 10), ("two", 5)):
+            grey = 100 + more * (folder == "b")
+            Image.fromarray(flat(grey, grey, grey).data).save(tmp_path / folder / f"{name}.png")
+    assert main(["measure", str(tmp_path / "a"), "--reference", str(tmp_path / "b")]) == 0
+    mean = (20 * np.log10(255 / 10) + 20 * np.log10(255 / 5)) / 2
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mean of 3: ")]
+    assert f"psnr {mean:.4g} ± " in said
+    assert said.endswith("1 equal to the reference and left out of psnr")
+
+
+def test_a_picture_smaller_than_its_window_has_no_ssim() -> None:
+    assert set(measures.of_pair(flat(1, 2, 3, side=8), flat(3, 2, 1, side=8))) == {"psnr", "delta_e"}
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
+        (["a.png", "--similarity", "nomodel"], "--similarity 'nomodel' is unknown: noisette-1, or a folder"),
         (["nowhere"], "not there"),
         (["."], "holds no pictures"),
         (["a.png", "--reference", "other"], "no picture of the same name"),

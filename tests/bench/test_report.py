@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisette.bench.entries import axes_of, fullest, read_entries, with_reference
+from noisette.bench.entries import read_entries
+from noisette.bench.places import axes_of, fullest
+from noisette.bench.references import with_reference
 from noisette.bench.report import report
 from noisette.cli import main, recipe_from, recipe_parser
 from noisette.errors import UserError
@@ -172,7 +174,7 @@ def test_the_reference_is_the_same_place_with_other_values(folder: Path) -> None
             assert at[sampler, 5, seed]["ssim"] < at[sampler, 10, seed]["ssim"] < 1
     with pytest.raises(UserError, match=r"no axis here; did you mean 'num_inference_steps'"):
         with_reference(entries, {"num_inference_step": 20}, folder)
-    with pytest.raises(UserError, match="no picture is there"):
+    with pytest.raises(UserError, match="steps=21: no cell is there; there are: 5, 10, 20"):
         with_reference(entries, {"num_inference_steps": 21}, folder)
 
 
@@ -188,7 +190,7 @@ def test_strangers_are_left_out_and_counted(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "copy" / "torn.png").write_bytes(b"\x89PNG\r\n")
     made = report(tmp_path / "copy")
     assert made.pictures == 12
-    assert any(note.startswith("2 pictures carry no recipe") for note in made.notes)
+    assert any(note == "left out, for they carry no recipe: 2 of 14 files" for note in made.notes)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +198,13 @@ def test_strangers_are_left_out_and_counted(folder: Path, tmp_path: Path) -> Non
     [
         ("nowhere", "not a folder"),
         (".", "holds no pictures"),
-        ("study --rows smapler", "did you mean 'sampler'?"),
+        ("study --rows smapler", "--rows names an unknown field 'smapler'; did you mean 'sampler'?"),
         ("study --rows guidance_scale", "guidance_scale is no axis here"),
+        ("study --rows nope", "--rows names an unknown field 'nope'"),
         ("study --reference steps=20,10", "one value is needed"),
+        ("study --reference steps", "--reference 'steps' is no NAME=VALUE"),
+        ("study --reference stesp=20", "--reference names an unknown field 'stesp'; did you mean 'steps'?"),
+        ("study --reference sampler=euler steps=9", "no cell is there; there are: 5, 10, 20"),
     ],
 )
 def test_mistakes(

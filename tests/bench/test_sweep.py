@@ -271,8 +271,12 @@ MISTAKES = {
     "--sweep steps=1 --on kubernetes": "'kubernetes' is unknown: ray",
     "--sweep steps=1 --workers 2": "--workers needs --on ray",
     "--sweep steps=1 --on ray --workers 0": "1 to 1000",
-    "--sweep steps=1,2 --rows sampler": "--rows sampler is no axis of the sweep; there are: num_inference_steps",
-    "--sweep steps=1,2 --reference sampler=heun": "--reference sampler is no axis of the sweep",
+    "--sweep steps=1,2 --rows sampler": "--rows sampler is no axis here; there are: num_inference_steps",
+    "--sweep steps=1,2 --reference sampler=heun": "--reference sampler is no axis here",
+    "--sweep steps=1,2 --reference steps=9": "num_inference_steps=9: no cell is there; there are: 1, 2",
+    "--count 3 --sweep seed=0..2 steps=2": "--count 3 can't stand beside --sweep seed",
+    "--preview_every 1 --sweep steps=2": "--preview_every shows pictures in the making",
+    "--sweep empty.toml": "--sweep names no axis",
     "--sweep steps=1 --out store": "format 99",
     "--sweep steps=1 --out garbage": "not the mark of a store",
     "--sweep steps=1 --out typo.toml": "typo.toml",
@@ -285,6 +289,7 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("typo.toml").write_text("[axs]\nsteps = [1]\n")
+    Path("empty.toml").write_text("")
     Path("tables.toml").write_text("recipe = 3\n")
     Path("where.toml").write_text("where = 3\n[axes]\nsteps = [1]\n")
     Path("twice.toml").write_text("[axes]\nsteps = [1]\nnum_inference_steps = [2]\n")
