@@ -68,6 +68,15 @@ def test_a_feather_makes_the_step_smaller_and_says_so(files: dict[str, str], tmp
     assert soft["written"]["mean"] < 3
 
 
+def test_a_window_without_context_meets_what_lies_around_it(files: dict[str, str], tmp_path: Path) -> None:
+    """A window of white alone had no edge: no feather, no colours to match, and no seam in the report."""
+    data, facts = made(planned(tmp_path, **files, feather=12, crop="0"))
+    first_row = np.abs(data - pixels(files["base_img"]))[24, 24:72]
+    assert first_row.mean() < 10
+    assert facts["seam"]["pairs"] == 4 * 48
+    assert facts["seam"]["written"]["mean"] < 3
+
+
 def test_a_strict_mask_is_soft_inside_unless_told_otherwise(files: dict[str, str], tmp_path: Path) -> None:
     soft, hard = (made(planned(tmp_path, **files, strict_mask=True, feather=f))[1]["seam"] for f in (None, 0))
     assert soft["written"]["mean"] < 0.5 * hard["written"]["mean"]
