@@ -37,41 +37,35 @@ def base_of(plan: Plan, window: Window) -> Picture:
 def on_canvas(plan: Plan, window: Window) -> tuple[Array, Array]:
     """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W], 0 to 1, of a window at its canvas' size.
 
-    Within the model's reach they are padded by reflection; a window that is scaled is brought to the canvas, and
-    a pixel of the mask is white there when any of what it stands for is.
+    Beyond the model's reach they are scaled, and a pixel of the mask is white there when any of what it stands for
+    is. What the canvas has more than that is padded by reflection.
     """
     if plan.base is None:
         return np.zeros((0, 3, 0, 0), np.float32), np.zeros((0, 1, 0, 0), np.float32)
-    width, height, scaled = window.size.canvas_width, window.size.canvas_height, window.size.hires
-    base = base_of(plan, window)
-    if scaled:
-        base = pixels.fit(base, width, height, "stretch")
-    else:
-        base = replace(base, data=pixels.pad_to(base.data, width, height))
+    width, height = window.size.canvas_width, window.size.canvas_height
+    base = pixels.fit(base_of(plan, window), *window.size.inner, "stretch")
+    shown = pixels.to_model(replace(base, data=pixels.pad_to(base.data, width, height)))
     if plan.mask is None:
-        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
-    bring = pixels.shrink_mask if scaled else pixels.pad_to
-    return pixels.to_model(base), bring(plan.mask.strength[window.place], width, height)[None, None]
+        return shown, np.ones((1, 1, height, width), np.float32)
+    mask = pixels.shrink_mask(plan.mask.strength[window.place], *window.size.inner)
+    return shown, pixels.pad_to(mask, width, height)[None, None]
 
 
 def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]]:
     """The pixels [3, H, W] of each window's canvas to the picture that is written, and what is to be said of it."""
     upscaler = plan.recipe.upscaler
-    said = enlarging(upscaler) if plan.mode == "upscale" or any(w.size.hires for w in plan.windows) else {}
-    if plan.base is None and plan.size.continued:
-        side = min(plan.size.width, plan.size.height)
-        square = enlarge(pixels.from_model(images[0]), side, side, upscaler, "stretch")
-        return Picture(pixels.continue_ground(square, plan.size.width, plan.size.height)), said
+    enlarges = plan.mode == "upscale" or any(window.size.scale > 1 for window in plan.windows)
+    said = enlarging(upscaler) if enlarges else {}
     if plan.base is None:
-        return Picture(off_canvas(images[0], plan.size, "crop", upscaler)), said
+        return Picture(composed(images[0], plan.size, upscaler)), said
     if plan.mode == "upscale":
         return larger(plan.base, plan.size.width, plan.size.height, upscaler), said
     if plan.mask is None:
-        return Picture(off_canvas(images[0], plan.size, "stretch", upscaler), info=plan.base.info), said
+        return Picture(off_canvas(images[0], plan.size, upscaler), info=plan.base.info), said
     data = plan.base.data.copy()
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
-        painted = off_canvas(image, window.size, "stretch", upscaler).astype(np.float32)
+        painted = off_canvas(image, window.size, upscaler).astype(np.float32)
         base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
         shift = color_shift(plan, window, base, painted)
         result = edited(plan, window, base, painted + shift)
@@ -82,12 +76,21 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     return replace(plan.base, data=data), said | facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
 
-def off_canvas(image: Array, size: Size, how: str, upscaler: str) -> Pixels:
-    """uint8 [H, W, 3] at the written size: the canvas enlarged, or cut from it where it was padded."""
-    painted = pixels.from_model(image)
-    if not size.hires:
-        return painted[: size.height, : size.width]
-    return enlarge(painted, size.width, size.height, upscaler, how)
+def composed(image: Array, size: Size, upscaler: str) -> Pixels:
+    """uint8 [H, W, 3] of a picture without a base: where it is hires, of its canvas' middle."""
+    if size.continued:
+        side = min(size.width, size.height)
+        square = enlarge(pixels.from_model(image), side, side, upscaler, "stretch")
+        return pixels.continue_ground(square, size.width, size.height)
+    if size.hires:
+        return enlarge(pixels.from_model(image), size.width, size.height, upscaler, "crop")
+    return off_canvas(image, size, upscaler)
+
+
+def off_canvas(image: Array, size: Size, upscaler: str) -> Pixels:
+    """uint8 [H, W, 3] at the written size: the canvas without its padding, enlarged where it was scaled."""
+    width, height = size.inner
+    return enlarge(pixels.from_model(image)[:height, :width], size.width, size.height, upscaler, "stretch")
 
 
 def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> Floats:
@@ -101,7 +104,7 @@ def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> F
 
 def cell_of(plan: Plan, window: Window) -> float:
     """A latent cell in pixels of the written picture: finer than that no model can place an edge."""
-    return plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
+    return plan.checkpoint.vae_scale_factor * window.size.scale
 
 
 def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
@@ -116,7 +119,7 @@ def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Pictur
         weight *= blending.showing(plan.mask.strength[window.place])
         touched = repaint
     else:
-        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
+        weight = pixels.soften(repaint, min(SEAM * window.size.scale, WIDEST))
         touched = weight > 0
     return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
 

@@ -94,6 +94,15 @@ def test_upscale_keeps_mode_and_says_by_what(mode: str, folder: Path, tmp_path: 
     assert verify_file(saved.path).word == "identical"
 
 
+def test_a_window_that_is_composed_larger_names_no_upscaler(tmp_path: Path) -> None:
+    mask = np.zeros((600, 600), np.uint8)
+    mask[40:80, 40:80] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = {"base_img": str(tmp_path / "mask.png"), "mask_img": str(tmp_path / "mask.png")}
+    assert "upscaler" not in run(planned(tmp_path, **files))[0].facts
+    assert "upscaler" in run(planned(tmp_path, **files, crop="off"))[0].facts
+
+
 def test_an_enlarged_picture_can_be_refined(folder: Path, tmp_path: Path) -> None:
     """At native size there is nothing to refine; beyond it the stub's checkerboard comes out in every tile."""
     asked = planned(tmp_path, img_w=600, img_h=600, refine=0.5)
