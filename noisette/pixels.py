@@ -132,12 +132,29 @@ def to_model(picture: Picture) -> NDArray[np.float32]:
     return np.ascontiguousarray(shown(picture).transpose(2, 0, 1)[None] / 255 * 2 - 1)
 
 
-def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. NaN or Inf: UserError."""
+def colours_of(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [3, H, W], about [-1, 1], clipped to [H, W, 3] in 0..255. NaN or Inf: UserError."""
     if not np.isfinite(image).all():
         raise UserError("the model gave numbers that are not finite: try --precision float32 or another checkpoint")
     values = np.clip(image.astype(np.float32) / 2 + 0.5, 0, 1) * 255
-    return np.ascontiguousarray(rounded(values).transpose(1, 2, 0))
+    return values.transpose(1, 2, 0)
+
+
+def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """`colours_of` as uint8 [H, W, 3], halves up."""
+    return np.ascontiguousarray(rounded(colours_of(image)))
+
+
+def inked(colours: NDArray[np.floating[Any]], mode: str) -> Pixels:
+    """Colours [..., 3] in 0..255 as a mode stores them, its alpha left out: uint8 [..., 3], or [..., 1] for grey.
+
+    Grey is their luma (ITU-R BT.601), uint16 in I;16.
+    """
+    if mode in ("RGB", "RGBA"):
+        return rounded(colours)
+    luma = colours.astype(np.float32) @ LUMA
+    deep = mode == "I;16"
+    return np.rint(luma * (257 if deep else 1)).astype(np.uint16 if deep else np.uint8)[..., None]
 
 
 def composite(base: Picture, painted: NDArray[np.uint8], repaint: NDArray[np.bool_]) -> Picture:
@@ -157,12 +174,14 @@ def composite(base: Picture, painted: NDArray[np.uint8], repaint: NDArray[np.boo
     return replace(base, data=data)
 
 
-def recoloured(picture: Picture, painted: NDArray[np.uint8]) -> Picture:
-    """The picture with the colours of uint8 [H, W, 3] everywhere, as `composite`, and its own transparency."""
-    data = composite(picture, painted, np.ones(painted.shape[:2], np.bool_)).data
-    if picture.alpha is not None:
-        data[..., -1] = picture.alpha
-    return replace(picture, data=data)
+def recoloured(picture: Picture, colours: NDArray[np.floating[Any]]) -> Picture:
+    """The picture with the colours of [H, W, 3] in 0..255 everywhere, in its own mode, and its own transparency."""
+    return with_inks(picture, inked(colours, picture.mode))
+
+
+def with_inks(picture: Picture, inks: Pixels) -> Picture:
+    """The picture with other stored colours [H, W, 3 or 1], and its own transparency."""
+    return replace(picture, data=np.concatenate([inks, picture.data[..., inks.shape[-1] :]], axis=-1))
 
 
 def blend(base: Picture, painted: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
