@@ -66,12 +66,12 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
         painted = off_canvas(image, window.size, upscaler).astype(np.float32)
-        base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
+        base, weight = base_of(plan, window), weights(plan, window)
         shift = color_shift(plan, window, base, painted)
-        result = edited(plan, window, base, painted + shift)
+        result = edited(plan, window, base, painted + shift, weight)
         data[window.place] = result.data
         shifts.append([round(float(value), 1) for value in shift])
-        steps.append(seam(plan, base, painted, result, repaint))
+        steps.append(seam(plan, window, base, painted, result))
     facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
     return replace(plan.base, data=data), said | facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
@@ -107,21 +107,15 @@ def cell_of(plan: Plan, window: Window) -> float:
     return plan.checkpoint.vae_scale_factor * window.size.scale
 
 
-def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
-    """One window of the base with [H, W, 3] in about 0..255 painted into what the mask leaves open."""
+def weights(plan: Plan, window: Window) -> Floats:
+    """How much of the paint shows in a window [H, W], 0 to 1: it fades in within the white, or out beyond it."""
     assert plan.mask is not None
     repaint = plan.mask.repaint[window.place]
-    if plan.recipe.blend == "poisson":
-        painted = blending.poisson(pixels.shown(base), painted, repaint)
-    if plan.exact:
-        rim = round(min(cell_of(plan, window), WIDEST))
-        weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
-        weight *= blending.showing(plan.mask.strength[window.place])
-        touched = repaint
-    else:
-        weight = pixels.soften(repaint, min(SEAM * window.size.scale, WIDEST))
-        touched = weight > 0
-    return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
+    if not plan.exact:
+        return pixels.soften(repaint, min(SEAM * window.size.scale, WIDEST))
+    rim = round(min(cell_of(plan, window), WIDEST))
+    weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
+    return weight * blending.showing(plan.mask.strength[window.place])
 
 
 def feather_of(recipe: Recipe, rim: int) -> int:
@@ -131,11 +125,28 @@ def feather_of(recipe: Recipe, rim: int) -> int:
     return 0 if recipe.soft_mask else rim
 
 
-def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
+def edited(plan: Plan, window: Window, base: Picture, painted: Floats, weight: Floats) -> Picture:
+    """One window of the base with [H, W, 3] in about 0..255 painted into it by weight [H, W]."""
+    assert plan.mask is not None
+    if plan.recipe.blend == "poisson":
+        repaint = plan.mask.repaint[window.place]
+        unseen = repaint if base.alpha is None else repaint | (base.alpha == 0)  # nothing shows there to be met
+        painted = blending.poisson(pixels.shown(base), painted, unseen)
+    return pixels.composite(base, painted.clip(0, 255), weight)
+
+
+def seam(plan: Plan, window: Window, base: Picture, painted: Floats, result: Picture) -> dict[str, seams.Floats]:
     """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
-    untouched = pixels.shown(base)
-    pasted = np.where(repaint[..., None], painted, untouched)
-    pictures = {"untouched": untouched, "pasted": pasted, "written": pixels.shown(result)}
+    assert plan.mask is not None
+    repaint = plan.mask.repaint[window.place]
+    pasted = pixels.composite(base, painted, repaint.astype(np.float32))
+    pictures = {"untouched": base, "pasted": pasted, "written": result}
     if plan.recipe.outpaint is not None:
         del pictures["untouched"]  # there was nothing beyond the edge
-    return {name: seams.steps_across(picture, repaint) for name, picture in pictures.items()}
+    return {name: visible_steps(picture, repaint) for name, picture in pictures.items()}
+
+
+def visible_steps(picture: Picture, inside: Bools) -> seams.Floats:
+    """The steps across the edge of `inside` [H, W], on black or on white ground where they show more."""
+    grounds = (0, 255) if picture.alpha is not None else (255,)
+    return np.max([seams.steps_across(pixels.over(picture, ground), inside) for ground in grounds], axis=0)

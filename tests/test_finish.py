@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from noisette.errors import UserError
-from noisette.finish import off_canvas, on_canvas
+from noisette.finish import off_canvas, on_canvas, visible_steps
 from noisette.modes import hold
 from noisette.plan import Plan
+from noisette.reading import Picture
 from noisette.sizes import native_area
 from tests.stub import planned, run
 
@@ -77,6 +78,48 @@ def test_a_window_without_context_meets_what_lies_around_it(files: dict[str, str
     assert first_row.mean() < 10
     assert facts["seam"]["pairs"] == 4 * 48
     assert facts["seam"]["written"]["mean"] < 3
+
+
+def sticker(files: dict[str, str], tmp_path: Path) -> str:
+    """The base with nothing but a disc in the middle of the mask to be seen of it."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    alpha = ((x - 48) ** 2 + (y - 48) ** 2 < 14**2).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([pixels(files["base_img"]).astype(np.uint8), alpha])).save(tmp_path / "sticker.png")
+    return str(tmp_path / "sticker.png")
+
+
+@pytest.mark.parametrize("fields", [{"feather": 12}, {"feather": 12, "blend": "poisson"}, {}])
+def test_transparency_is_feathered_as_colour_is(
+    fields: dict[str, Any], files: dict[str, str], tmp_path: Path
+) -> None:
+    files |= {"base_img": sticker(files, tmp_path)}
+    data, facts = made(planned(tmp_path, **files, **fields))
+    across = data[48, :, 3]
+    assert across[:8].max() == 0
+    assert np.abs(np.diff(across[:36])).max() < 80
+    assert across[38] == 255
+    assert facts["seam"]["written"]["mean"] < facts["seam"]["pasted"]["mean"]
+
+
+def test_poisson_does_not_take_the_white_of_what_is_transparent(files: dict[str, str], tmp_path: Path) -> None:
+    """The stub's picture is black and white by cells, its mean a middle grey; on nothing it stays so."""
+    files |= {"base_img": sticker(files, tmp_path)}
+    plain, blended = (made(planned(tmp_path, **files, feather=2, blend=b))[0] for b in ("alpha", "poisson"))
+    inside = pixels(files["mask_img"]) > 0
+    assert np.array_equal(blended[inside], plain[inside])
+
+
+def test_a_faint_soft_mask_shows_faintly_on_what_is_transparent(files: dict[str, str], tmp_path: Path) -> None:
+    Image.fromarray(np.full((SIDE, SIDE), 1, np.uint8)).save(tmp_path / "faint.png")
+    asked = planned(tmp_path, base_img=sticker(files, tmp_path), mask_img=str(tmp_path / "faint.png"), soft_mask=True)
+    assert made(asked)[0][0, 0, 3] == 4  # 1 of 64, the strength from which paint shows fully, of 255
+
+
+def test_a_step_of_transparency_is_a_step() -> None:
+    data = np.full((2, 4, 2), 255, np.uint8)
+    data[:, :2, 1] = 0
+    inside = np.array([[False, False, True, True]] * 2)
+    assert visible_steps(Picture(data, "LA"), inside) == pytest.approx([100, 100], abs=0.01)
 
 
 def test_what_is_scaled_to_a_canvas_keeps_its_aspect(tmp_path: Path) -> None:
