@@ -71,7 +71,7 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
         result = edited(plan, window, base, painted + shift, weight)
         data[window.place] = result.data
         shifts.append([round(float(value), 1) for value in shift])
-        steps.append(seam(plan, window, base, painted, result))
+        steps.append(seam(plan, window, base, painted, result, weight))
     facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
     return replace(plan.base, data=data), said | facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
@@ -126,24 +126,40 @@ def feather_of(recipe: Recipe, rim: int) -> int:
 
 
 def edited(plan: Plan, window: Window, base: Picture, painted: Floats, weight: Floats) -> Picture:
-    """One window of the base with [H, W, 3] in about 0..255 painted into it by weight [H, W]."""
+    """One window of the base with [H, W, 3] in about 0..255 painted into it by weight [H, W].
+
+    Beyond an outpainted picture's edges there is no base to fade in from, only copies of its rim: there the paint
+    fades in from itself in the colours of what it meets.
+    """
     assert plan.mask is not None
-    if plan.recipe.blend == "poisson":
+    meeting = painted
+    if plan.recipe.blend == "poisson" or plan.recipe.outpaint is not None:
         repaint = plan.mask.repaint[window.place]
         unseen = repaint if base.alpha is None else repaint | (base.alpha == 0)  # nothing shows there to be met
-        painted = blending.poisson(pixels.shown(base), painted, unseen)
+        meeting = blending.poisson(pixels.shown(base), painted, unseen).clip(0, 255)
+    if plan.recipe.outpaint is not None:
+        whole = plan.mask.strength[window.place] == 1
+        base = replace(base, data=np.where(whole[..., None], pixels.recoloured(base, meeting).data, base.data))
+    if plan.recipe.blend == "poisson":
+        painted = meeting
     return pixels.composite(base, painted.clip(0, 255), weight)
 
 
-def seam(plan: Plan, window: Window, base: Picture, painted: Floats, result: Picture) -> dict[str, seams.Floats]:
-    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
+def seam(
+    plan: Plan, window: Window, base: Picture, painted: Floats, result: Picture, weight: Floats
+) -> dict[str, seams.Floats]:
+    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written.
+
+    And, as written, where the fading ends: at the first paint that is whole, or the last that is there.
+    """
     assert plan.mask is not None
     repaint = plan.mask.repaint[window.place]
     pasted = pixels.composite(base, painted, repaint.astype(np.float32))
     pictures = {"untouched": base, "pasted": pasted, "written": result}
     if plan.recipe.outpaint is not None:
         del pictures["untouched"]  # there was nothing beyond the edge
-    return {name: visible_steps(picture, repaint) for name, picture in pictures.items()}
+    steps = {name: visible_steps(picture, repaint) for name, picture in pictures.items()}
+    return steps | {"fading": visible_steps(result, weight == 1 if plan.exact else weight > 0)}
 
 
 def visible_steps(picture: Picture, inside: Bools) -> seams.Floats:

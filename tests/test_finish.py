@@ -122,6 +122,14 @@ def test_a_step_of_transparency_is_a_step() -> None:
     assert visible_steps(Picture(data, "LA"), inside) == pytest.approx([100, 100], abs=0.01)
 
 
+def test_where_the_fading_ends_is_measured_too(files: dict[str, str], tmp_path: Path) -> None:
+    for fields in ({"feather": 12}, {}):
+        seam = made(planned(tmp_path, **files, **fields))[1]["seam"]
+        assert seam["fading"] != seam["written"]
+    hard = made(planned(tmp_path, **files, feather=0))[1]["seam"]
+    assert hard["fading"] == hard["written"]
+
+
 def test_what_is_scaled_to_a_canvas_keeps_its_aspect(tmp_path: Path) -> None:
     """427x640 was drawn on all of 208x320, 2.6 % out of shape."""
     base = np.zeros((640, 427, 3), np.uint8)
