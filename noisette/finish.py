@@ -13,7 +13,7 @@ import numpy as np
 
 from noisette import blending, pixels, seams
 from noisette.blending import Bools, Floats
-from noisette.reading import Picture, Pixels
+from noisette.reading import Picture, Pixels, rgb_info
 from noisette.upscaling import enlarge, enlarging, larger
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     if plan.mode == "upscale":
         return larger(plan.base, plan.size.width, plan.size.height, upscaler), said
     if plan.mask is None:
-        return Picture(off_canvas(images[0], plan.size, upscaler), info=plan.base.info), said
+        return Picture(off_canvas(images[0], plan.size, upscaler), info=rgb_info(plan.base.info)), said
     data = plan.base.data.copy()
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
