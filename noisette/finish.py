@@ -66,7 +66,8 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
         painted = off_canvas(image, window.size, upscaler).astype(np.float32)
-        base, weight = base_of(plan, window), weights(plan, window)
+        base = base_of(plan, window)
+        weight = weights(plan, window, base)
         shift = color_shift(plan, window, base, painted)
         result = edited(plan, window, base, painted + shift, weight)
         data[window.place] = result.data
@@ -107,11 +108,16 @@ def cell_of(plan: Plan, window: Window) -> float:
     return plan.checkpoint.vae_scale_factor * window.size.scale
 
 
-def weights(plan: Plan, window: Window) -> Floats:
+def inward(plan: Plan, base: Picture) -> bool:
+    """Whether paint fades in within the white: what is kept is exact, or transparent, which the model saw white."""
+    return plan.exact or (base.alpha is not None and bool(base.alpha.min() < 255))
+
+
+def weights(plan: Plan, window: Window, base: Picture) -> Floats:
     """How much of the paint shows in a window [H, W], 0 to 1: it fades in within the white, or out beyond it."""
     assert plan.mask is not None
     repaint = plan.mask.repaint[window.place]
-    if not plan.exact:
+    if not inward(plan, base):
         return pixels.soften(repaint, min(SEAM * window.size.scale, WIDEST))
     rim = round(min(cell_of(plan, window), WIDEST))
     weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
@@ -159,7 +165,7 @@ def seam(
     if plan.recipe.outpaint is not None:
         del pictures["untouched"]  # there was nothing beyond the edge
     steps = {name: visible_steps(picture, repaint) for name, picture in pictures.items()}
-    return steps | {"fading": visible_steps(result, weight == 1 if plan.exact else weight > 0)}
+    return steps | {"fading": visible_steps(result, weight == 1 if inward(plan, base) else weight > 0)}
 
 
 def visible_steps(picture: Picture, inside: Bools) -> seams.Floats:

@@ -95,7 +95,7 @@ def test_transparency_is_feathered_as_colour_is(
     files |= {"base_img": sticker(files, tmp_path)}
     data, facts = made(planned(tmp_path, **files, **fields))
     across = data[48, :, 3]
-    assert across[:8].max() == 0
+    assert across[:24].max() == 0  # without a promise too: the model was shown white there, which would be a ring
     assert np.abs(np.diff(across[:36])).max() < 80
     assert across[38] == 255
     assert facts["seam"]["written"]["mean"] < facts["seam"]["pasted"]["mean"]
