@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from noisette import engines, output
 from noisette.generate import generate
-from noisette.pixels import shown
+from noisette.pixels import over, shown
 from noisette.plan import BUILTIN, plan
 from noisette.reading import read
 from noisette.recipe import Recipe
@@ -141,12 +141,12 @@ def judge(base: Path, mask: Path, made: Path, seconds: float) -> Row:
     carried = before.mode == after.mode and before.info == after.info
     if before.mode == after.mode and same:
         difference = np.abs(after.data.astype(int) - before.data.astype(int)).max(axis=-1)[~white]
-        seen = shown(after)
+        seen = over(after, 255)
     else:
         resized = Image.open(made).convert("RGB").resize(before.size, Image.Resampling.LANCZOS)
         seen = np.asarray(resized, np.float32)
         difference = np.abs(seen - shown(before)).max(axis=-1)[~white]
-    seams = [float(steps_across(picture, white).mean()) for picture in (seen, shown(before))]
+    seams = [float(steps_across(picture, white).mean()) for picture in (seen, over(before, 255))]
     return Row(float((difference > 0).mean()), int(np.ceil(difference.max())), *seams, same, carried, seconds)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from noisette import blending, pixels, seams
 from noisette.blending import Bools, Floats
-from noisette.reading import Picture, Pixels
+from noisette.reading import Picture, Pixels, rgb_info
 from noisette.upscaling import enlarge, enlarging, larger
 
 if TYPE_CHECKING:
@@ -37,57 +37,61 @@ def base_of(plan: Plan, window: Window) -> Picture:
 def on_canvas(plan: Plan, window: Window) -> tuple[Array, Array]:
     """The base [1, 3, H, W] in [-1, 1] and the mask [1, 1, H, W], 0 to 1, of a window at its canvas' size.
 
-    Within the model's reach they are padded by reflection; a window that is scaled is brought to the canvas, and
-    a pixel of the mask is white there when any of what it stands for is.
+    Beyond the model's reach they are scaled, and a pixel of the mask is white there when any of what it stands for
+    is. What the canvas has more than that is padded by reflection.
     """
     if plan.base is None:
         return np.zeros((0, 3, 0, 0), np.float32), np.zeros((0, 1, 0, 0), np.float32)
-    width, height, scaled = window.size.canvas_width, window.size.canvas_height, window.size.hires
-    base = base_of(plan, window)
-    if scaled:
-        base = pixels.fit(base, width, height, "stretch")
-    else:
-        base = replace(base, data=pixels.pad_to(base.data, width, height))
+    width, height = window.size.canvas_width, window.size.canvas_height
+    base = pixels.fit(base_of(plan, window), *window.size.inner, "stretch")
+    shown = pixels.to_model(replace(base, data=pixels.pad_to(base.data, width, height)))
     if plan.mask is None:
-        return pixels.to_model(base), np.ones((1, 1, height, width), np.float32)
-    bring = pixels.shrink_mask if scaled else pixels.pad_to
-    return pixels.to_model(base), bring(plan.mask.strength[window.place], width, height)[None, None]
+        return shown, np.ones((1, 1, height, width), np.float32)
+    mask = pixels.shrink_mask(plan.mask.strength[window.place], *window.size.inner)
+    return shown, pixels.pad_to(mask, width, height)[None, None]
 
 
 def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]]:
     """The pixels [3, H, W] of each window's canvas to the picture that is written, and what is to be said of it."""
     upscaler = plan.recipe.upscaler
-    said = enlarging(upscaler) if plan.mode == "upscale" or any(w.size.hires for w in plan.windows) else {}
-    if plan.base is None and plan.size.continued:
-        side = min(plan.size.width, plan.size.height)
-        square = enlarge(pixels.from_model(images[0]), side, side, upscaler, "stretch")
-        return Picture(pixels.continue_ground(square, plan.size.width, plan.size.height)), said
+    enlarges = plan.mode == "upscale" or any(window.size.scale > 1 for window in plan.windows)
+    said = enlarging(upscaler) if enlarges else {}
     if plan.base is None:
-        return Picture(off_canvas(images[0], plan.size, "crop", upscaler)), said
+        return Picture(composed(images[0], plan.size, upscaler)), said
     if plan.mode == "upscale":
         return larger(plan.base, plan.size.width, plan.size.height, upscaler), said
     if plan.mask is None:
-        return Picture(off_canvas(images[0], plan.size, "stretch", upscaler), info=plan.base.info), said
+        return Picture(off_canvas(images[0], plan.size, upscaler), info=rgb_info(plan.base.info)), said
     data = plan.base.data.copy()
     shifts, steps = [], []
     for window, image in zip(plan.windows, images, strict=True):
-        painted = off_canvas(image, window.size, "stretch", upscaler).astype(np.float32)
-        base, repaint = base_of(plan, window), plan.mask.repaint[window.place]
+        painted = off_canvas(image, window.size, upscaler).astype(np.float32)
+        base = base_of(plan, window)
+        weight = weights(plan, window, base)
         shift = color_shift(plan, window, base, painted)
-        result = edited(plan, window, base, painted + shift)
+        result = edited(plan, window, base, painted + shift, weight)
         data[window.place] = result.data
         shifts.append([round(float(value), 1) for value in shift])
-        steps.append(seam(plan, base, painted, result, repaint))
+        steps.append(seam(plan, window, base, painted, result, weight))
     facts = {"seam": seams.report({name: np.concatenate([step[name] for step in steps]) for name in steps[0]})}
     return replace(plan.base, data=data), said | facts | ({"color_shift": shifts} if plan.recipe.color_match else {})
 
 
-def off_canvas(image: Array, size: Size, how: str, upscaler: str) -> Pixels:
-    """uint8 [H, W, 3] at the written size: the canvas enlarged, or cut from it where it was padded."""
-    painted = pixels.from_model(image)
-    if not size.hires:
-        return painted[: size.height, : size.width]
-    return enlarge(painted, size.width, size.height, upscaler, how)
+def composed(image: Array, size: Size, upscaler: str) -> Pixels:
+    """uint8 [H, W, 3] of a picture without a base: where it is hires, of its canvas' middle."""
+    if size.continued:
+        side = min(size.width, size.height)
+        square = enlarge(pixels.from_model(image), side, side, upscaler, "stretch")
+        return pixels.continue_ground(square, size.width, size.height)
+    if size.hires:
+        return enlarge(pixels.from_model(image), size.width, size.height, upscaler, "crop")
+    return off_canvas(image, size, upscaler)
+
+
+def off_canvas(image: Array, size: Size, upscaler: str) -> Pixels:
+    """uint8 [H, W, 3] at the written size: the canvas without its padding, enlarged where it was scaled."""
+    width, height = size.inner
+    return enlarge(pixels.from_model(image)[:height, :width], size.width, size.height, upscaler, "stretch")
 
 
 def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> Floats:
@@ -101,24 +105,23 @@ def color_shift(plan: Plan, window: Window, base: Picture, painted: Floats) -> F
 
 def cell_of(plan: Plan, window: Window) -> float:
     """A latent cell in pixels of the written picture: finer than that no model can place an edge."""
-    return plan.checkpoint.vae_scale_factor * window.size.width / window.size.canvas_width
+    return plan.checkpoint.vae_scale_factor * window.size.scale
 
 
-def edited(plan: Plan, window: Window, base: Picture, painted: Floats) -> Picture:
-    """One window of the base with [H, W, 3] in about 0..255 painted into what the mask leaves open."""
+def inward(plan: Plan, base: Picture) -> bool:
+    """Whether paint fades in within the white: what is kept is exact, or transparent, which the model saw white."""
+    return plan.exact or (base.alpha is not None and bool(base.alpha.min() < 255))
+
+
+def weights(plan: Plan, window: Window, base: Picture) -> Floats:
+    """How much of the paint shows in a window [H, W], 0 to 1: it fades in within the white, or out beyond it."""
     assert plan.mask is not None
     repaint = plan.mask.repaint[window.place]
-    if plan.recipe.blend == "poisson":
-        painted = blending.poisson(pixels.shown(base), painted, repaint)
-    if plan.exact:
-        rim = round(min(cell_of(plan, window), WIDEST))
-        weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
-        weight *= blending.showing(plan.mask.strength[window.place])
-        touched = repaint
-    else:
-        weight = pixels.soften(repaint, min(SEAM * window.size.width / window.size.canvas_width, WIDEST))
-        touched = weight > 0
-    return pixels.composite(base, pixels.blend(base, pixels.rounded(np.clip(painted, 0, 255)), weight), touched)
+    if not inward(plan, base):
+        return pixels.soften(repaint, min(SEAM * window.size.scale, WIDEST))
+    rim = round(min(cell_of(plan, window), WIDEST))
+    weight = blending.feathered(repaint, feather_of(plan.recipe, rim))
+    return weight * blending.showing(plan.mask.strength[window.place])
 
 
 def feather_of(recipe: Recipe, rim: int) -> int:
@@ -128,11 +131,44 @@ def feather_of(recipe: Recipe, rim: int) -> int:
     return 0 if recipe.soft_mask else rim
 
 
-def seam(plan: Plan, base: Picture, painted: Floats, result: Picture, repaint: Bools) -> dict[str, seams.Floats]:
-    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written."""
-    untouched = pixels.shown(base)
-    pasted = np.where(repaint[..., None], painted, untouched)
-    pictures = {"untouched": untouched, "pasted": pasted, "written": pixels.shown(result)}
+def edited(plan: Plan, window: Window, base: Picture, painted: Floats, weight: Floats) -> Picture:
+    """One window of the base with [H, W, 3] in about 0..255 painted into it by weight [H, W].
+
+    Beyond an outpainted picture's edges there is no base to fade in from, only copies of its rim: there the paint
+    fades in from itself in the colours of what it meets.
+    """
+    assert plan.mask is not None
+    meeting = painted
+    if plan.recipe.blend == "poisson" or plan.recipe.outpaint is not None:
+        repaint = plan.mask.repaint[window.place]
+        unseen = repaint if base.alpha is None else repaint | (base.alpha == 0)  # nothing shows there to be met
+        meeting = blending.poisson(pixels.shown(base), painted, unseen).clip(0, 255)
+    if plan.recipe.outpaint is not None:
+        whole = plan.mask.strength[window.place] == 1
+        base = replace(base, data=np.where(whole[..., None], pixels.recoloured(base, meeting).data, base.data))
+    if plan.recipe.blend == "poisson":
+        painted = meeting
+    return pixels.composite(base, painted.clip(0, 255), weight)
+
+
+def seam(
+    plan: Plan, window: Window, base: Picture, painted: Floats, result: Picture, weight: Floats
+) -> dict[str, seams.Floats]:
+    """The steps of colour across the mask's edge: in the untouched base, with the paint just pasted, as written.
+
+    And, as written, where the fading ends: at the first paint that is whole, or the last that is there.
+    """
+    assert plan.mask is not None
+    repaint = plan.mask.repaint[window.place]
+    pasted = pixels.composite(base, painted, repaint.astype(np.float32))
+    pictures = {"untouched": base, "pasted": pasted, "written": result}
     if plan.recipe.outpaint is not None:
         del pictures["untouched"]  # there was nothing beyond the edge
-    return {name: seams.steps_across(picture, repaint) for name, picture in pictures.items()}
+    steps = {name: visible_steps(picture, repaint) for name, picture in pictures.items()}
+    return steps | {"fading": visible_steps(result, weight == 1 if inward(plan, base) else weight > 0)}
+
+
+def visible_steps(picture: Picture, inside: Bools) -> seams.Floats:
+    """The steps across the edge of `inside` [H, W], on black or on white ground where they show more."""
+    grounds = (0, 255) if picture.alpha is not None else (255,)
+    return np.max([seams.steps_across(pixels.over(picture, ground), inside) for ground in grounds], axis=0)

@@ -10,7 +10,7 @@ from noisette import clip_plan, masks, pixels, reading
 from noisette.clips import Clip
 from noisette.errors import UserError
 from noisette.masks import Mask
-from noisette.reading import Picture
+from noisette.reading import Picture, rgb_info
 from noisette.recipe import Recipe
 from noisette.sizes import Margins, margins, written_size
 
@@ -56,11 +56,21 @@ def fit_inputs(
     if base is not None and fitted is not None and fitted.size != base.size:
         notes.append("the base is {}x{}, brought to {}x{} by --fit {}".format(*base.size, *fitted.size, how))
     if mask is None:
-        return fitted, None, notes
+        return fitted, None, [*notes, *(lost(fitted) if fitted is not None else [])]
     mask = pixels.fit_mask(mask, width, height, how)
     if not mask.repaint.any():
         raise UserError(f"the mask {mask.name} is empty at {width}x{height}: --fit {how} leaves nothing to repaint")
     return fitted, mask, notes
+
+
+def lost(base: Picture) -> list[str]:
+    """A note of what a base has that a picture painted all anew has not: that is opaque RGB of 8 bits."""
+    kinds = {"transparency": base.alpha is not None and base.alpha.min() < 255}
+    kinds |= {"grey": base.grey, "16 bits": base.mode == "I;16", "profile": rgb_info(base.info) != base.info}
+    found = [name for name, has in kinds.items() if has]
+    if not found:
+        return []
+    return [f"all of the base is painted anew, as opaque RGB of 8 bits: dropped is its {', '.join(found)}"]
 
 
 def written_inputs(recipe: Recipe) -> tuple[Picture, Mask | None]:

@@ -132,43 +132,65 @@ def to_model(picture: Picture) -> NDArray[np.float32]:
     return np.ascontiguousarray(shown(picture).transpose(2, 0, 1)[None] / 255 * 2 - 1)
 
 
-def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """float32 [3, H, W], about [-1, 1], clipped to uint8 [H, W, 3], halves up. NaN or Inf: UserError."""
+def colours_of(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [3, H, W], about [-1, 1], clipped to [H, W, 3] in 0..255. NaN or Inf: UserError."""
     if not np.isfinite(image).all():
         raise UserError("the model gave numbers that are not finite: try --precision float32 or another checkpoint")
     values = np.clip(image.astype(np.float32) / 2 + 0.5, 0, 1) * 255
-    return np.ascontiguousarray(rounded(values).transpose(1, 2, 0))
+    return values.transpose(1, 2, 0)
 
 
-def composite(base: Picture, painted: NDArray[np.uint8], repaint: NDArray[np.bool_]) -> Picture:
-    """The base with uint8 [H, W, 3] painted where `repaint` [H, W] is True, in the base's own mode and depth.
+def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """`colours_of` as uint8 [H, W, 3], halves up."""
+    return np.ascontiguousarray(rounded(colours_of(image)))
 
-    Everywhere else every byte is the base's, alpha included. Painted pixels are opaque; in a grey base they
-    are their luma (ITU-R BT.601), at 16 bits in a 16-bit one: so its other pixels can stay the same bytes.
+
+def inked(colours: NDArray[np.floating[Any]], mode: str) -> Pixels:
+    """Colours [..., 3] in 0..255 as a mode stores them, its alpha left out: uint8 [..., 3], or [..., 1] for grey.
+
+    Grey is their luma (ITU-R BT.601), uint16 in I;16.
     """
-    colour = painted
-    if base.grey:
-        luma = painted.astype(np.float32) @ LUMA * (257 if base.mode == "I;16" else 1)
-        colour = np.rint(luma).astype(base.data.dtype)[..., None]
+    if mode in ("RGB", "RGBA"):
+        return rounded(colours)
+    luma = colours.astype(np.float32) @ LUMA
+    deep = mode == "I;16"
+    return np.rint(luma * (257 if deep else 1)).astype(np.uint16 if deep else np.uint8)[..., None]
+
+
+def composite(base: Picture, painted: NDArray[np.floating[Any]], weight: NDArray[np.float32]) -> Picture:
+    """The base with [H, W, 3] in 0..255 painted on it by weight [H, W], 0 to 1, in the base's own mode and depth.
+
+    Where the weight is 0 every byte is the base's. Elsewhere opaque paint and base are mixed with their colours
+    premultiplied: transparency ends by the same weight, and what was hidden does not shine through.
+    """
+    touched = weight > 0
+    under = replace(base, data=base.data[touched][None])
+    paint = weight[touched][:, None]
+    left = (1 - paint) * (1 if under.alpha is None else under.alpha[0][:, None] / np.float32(255))
     data = base.data.copy()
-    data[..., : colour.shape[-1]][repaint] = colour[repaint]
+    inks = inked((shown(under)[0] * left + painted[touched] * paint) / (left + paint), base.mode)
+    data[..., : inks.shape[-1]][touched] = inks
     if base.alpha is not None:
-        data[..., -1][repaint] = 255
+        data[..., -1:][touched] = rounded((left + paint) * 255)
     return replace(base, data=data)
 
 
-def recoloured(picture: Picture, painted: NDArray[np.uint8]) -> Picture:
-    """The picture with the colours of uint8 [H, W, 3] everywhere, as `composite`, and its own transparency."""
-    data = composite(picture, painted, np.ones(painted.shape[:2], np.bool_)).data
-    if picture.alpha is not None:
-        data[..., -1] = picture.alpha
-    return replace(picture, data=data)
+def recoloured(picture: Picture, colours: NDArray[np.floating[Any]]) -> Picture:
+    """The picture with the colours of [H, W, 3] in 0..255 everywhere, in its own mode, and its own transparency."""
+    return with_inks(picture, inked(colours, picture.mode))
 
 
-def blend(base: Picture, painted: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] between the base's colours (weight 0) and the painted ones (1); weight [H, W]."""
-    share = weight[..., None]
-    return rounded(shown(base) * (1 - share) + painted * share)
+def with_inks(picture: Picture, inks: Pixels) -> Picture:
+    """The picture with other stored colours [H, W, 3 or 1], and its own transparency."""
+    return replace(picture, data=np.concatenate([inks, picture.data[..., inks.shape[-1] :]], axis=-1))
+
+
+def over(picture: Picture, ground: float) -> NDArray[np.float32]:
+    """float32 [H, W, 3] in 0..255 as a viewer shows the picture on a plain ground of grey `ground`."""
+    if picture.alpha is None:
+        return shown(picture)
+    opaque = picture.alpha[..., None] / np.float32(255)
+    return shown(picture) * opaque + np.float32(ground) * (1 - opaque)
 
 
 def soften(repaint: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:

@@ -154,6 +154,11 @@ def info_of(image: Image.Image, upright: Image.Image) -> dict[str, Any]:
     return info
 
 
+def rgb_info(info: dict[str, Any]) -> dict[str, Any]:
+    """What of an `info` suits an RGB picture: all but a profile of another colour space (ICC.1, bytes 16 to 19)."""
+    return {name: value for name, value in info.items() if name != "icc_profile" or value[16:20] == b"RGB "}
+
+
 def png_header(path: Path) -> tuple[int, int]:
     """(bit depth, colour type) of a PNG's IHDR."""
     with path.open("rb") as file:

@@ -30,6 +30,16 @@ class Size:
     hires: bool
     continued: bool = False
 
+    @property
+    def scale(self) -> float:
+        """Pixels of the written picture for one of the canvas, the same across and down."""
+        return max(self.width / self.canvas_width, self.height / self.canvas_height) if self.hires else 1.0
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """(width, height) of what stands for the whole picture on the canvas; right and below of it is padding."""
+        return max(1, round(self.width / self.scale)), max(1, round(self.height / self.scale))
+
 
 @dataclass(frozen=True)
 class Window:

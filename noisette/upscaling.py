@@ -24,18 +24,27 @@ BAND = 256  # rows that are doubled at a time
 def enlarge(picture: NDArray[np.uint8], width: int, height: int, upscaler: str, fit: str) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] at width x height by 'network' or 'lanczos'; another aspect is met as `fit` says."""
     if upscaler == "network":
-        while picture.shape[1] < width or picture.shape[0] < height:
-            picture = double(picture)
+        picture = pixels.rounded(doubled(picture.astype(np.float32), width, height))
     return pixels.fit(Picture(picture), width, height, fit).data
 
 
 def larger(picture: Picture, width: int, height: int, upscaler: str) -> Picture:
-    """The picture in its own mode and depth at width x height; transparency and 16-bit grey by Lanczos."""
+    """The picture in its own mode and depth at width x height, by 'network' or 'lanczos'; transparency by Lanczos.
+
+    The network computes in float32, so 16-bit grey stays as deep.
+    """
     plain = pixels.fit(picture, width, height, "stretch")
-    if picture.mode == "I;16":
+    if upscaler == "lanczos":
         return plain
-    colours = enlarge(pixels.rounded(pixels.shown(picture)), width, height, upscaler, "stretch")
-    return pixels.recoloured(plain, colours)
+    inks = pixels.inked(doubled(pixels.shown(picture), width, height), picture.mode)
+    return pixels.with_inks(plain, pixels.resize(inks, width, height))
+
+
+def doubled(colours: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """[H, W, 3] in 0..255, doubled until neither side is below width x height."""
+    while colours.shape[1] < width or colours.shape[0] < height:
+        colours = double(colours)
+    return colours
 
 
 @cache
@@ -47,14 +56,15 @@ def enlarging(upscaler: str) -> dict[str, str]:
     return {"upscaler": f"{FOLDER.name} {weights.hexdigest()[:12]}"}
 
 
-def double(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] to [2 H, 2 W, 3], a band of rows at a time: memory stays flat and the bands leave no trace."""
+def double(colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[H, W, 3] in 0..255 to [2 H, 2 W, 3], a band of rows at a time, which leave no trace: memory stays flat."""
     from noisette.engines.openvino import upscaler
 
-    values = picture.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
+    values = colours.transpose(2, 0, 1) / np.float32(127.5) - 1
     bands = []
-    for top in range(0, picture.shape[0], BAND):
-        first, last = max(0, top - REACH), min(picture.shape[0], top + BAND + REACH)
+    for top in range(0, colours.shape[0], BAND):
+        first, last = max(0, top - REACH), min(colours.shape[0], top + BAND + REACH)
         larger = upscaler.double(FOLDER, np.ascontiguousarray(values[:, first:last]))
-        bands.append(larger[:, 2 * (top - first) : 2 * (min(top + BAND, picture.shape[0]) - first)])
-    return pixels.from_model(np.concatenate(bands, axis=1))
+        inside = larger[:, 2 * (top - first) : 2 * (min(top + BAND, colours.shape[0]) - first)]
+        bands.append(pixels.colours_of(inside))
+    return np.concatenate(bands)

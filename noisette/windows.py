@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import combinations
 
@@ -15,8 +16,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom ar
 Cells = NDArray[np.intp]
 
 FINEST = 64  # cells along the longer side of the grid on which regions are told apart
-MOST = 8  # windows: the nearer regions share one
-LEAST_CONTEXT = 32  # pixels around a masked region that the model sees, at least
+LEAST_CONTEXT = 32  # pixels around a masked region that the model sees, at least, by auto
+RIM = 2  # latent cells around it by any number: in less no paint meets the base, and no colours can be compared
 SMALL = 0.5  # auto crops when all windows together are at most this share of the picture
 
 
@@ -31,15 +32,16 @@ def windows_for(
 ) -> tuple[Window, ...]:
     """The windows in which what `repaint` [H, W] says is composed; they never overlap.
 
-    `crop` off: the whole picture. Pixels: a box for each region, with so many around it, composed at the model's
-    native area. auto: such boxes with half the region's own size around it, where the picture is larger than the
-    native area and the boxes are together at most half of it; else the whole picture.
+    `crop` off: the whole picture. Pixels: a box for each region, with so many around it and RIM latent cells at
+    least, composed at the model's native area. auto: such boxes with half the region's own size around it, where the
+    picture is larger than the native area and the boxes are together at most half of it; else the whole picture.
     """
     everything = (Window(0, 0, whole),)
     if crop == "off":
         return everything
     height, width = repaint.shape
-    found = boxes(repaint, None if crop == "auto" else int(crop))
+    cells = native_side / grid
+    found = boxes(repaint, None if crop == "auto" else int(crop), RIM / (cells - 2 * RIM))
     covered = sum((right - left) * (bottom - top) for left, top, right, bottom in found)
     if crop == "auto" and (width * height <= native_side**2 or covered > SMALL * width * height):
         return everything
@@ -49,12 +51,12 @@ def windows_for(
     )
 
 
-def boxes(repaint: NDArray[np.bool_], context: int | None) -> list[Box]:
+def boxes(repaint: NDArray[np.bool_], context: int | None, rim: float) -> list[Box]:
     """A box with context around each region; regions whose boxes would meet share one."""
     height, width = repaint.shape
     tight = regions(repaint)
     while True:
-        grown = [grow(box, context, width, height) for box in tight]
+        grown = [grow(box, context, rim, width, height) for box in tight]
         met = next(((i, j) for i, j in combinations(range(len(grown)), 2) if overlap(grown[i], grown[j])), None)
         if met is None:
             return grown
@@ -62,10 +64,14 @@ def boxes(repaint: NDArray[np.bool_], context: int | None) -> list[Box]:
         tight = [*(box for k, box in enumerate(tight) if k not in met), union(tight[i], tight[j])]
 
 
-def grow(box: Box, context: int | None, width: int, height: int) -> Box:
-    """The box with `context` pixels around it (None: half its longer side), square where the picture has room."""
+def grow(box: Box, context: int | None, rim: float, width: int, height: int) -> Box:
+    """The box with `context` pixels around it (None: half its longer side), square where the picture has room.
+
+    At least `rim` of its longer side.
+    """
     left, top, right, bottom = box
-    around = max(LEAST_CONTEXT, max(right - left, bottom - top) // 2) if context is None else context
+    longer = max(right - left, bottom - top)
+    around = max(LEAST_CONTEXT, longer // 2) if context is None else max(context, math.ceil(rim * longer))
     left, right = max(0, left - around), min(width, right + around)
     top, bottom = max(0, top - around), min(height, bottom + around)
     side = max(right - left, bottom - top)
@@ -91,13 +97,10 @@ def union(a: Box, b: Box) -> Box:
 
 
 def regions(repaint: NDArray[np.bool_]) -> list[Box]:
-    """The box of each separate region, from the top; at most MOST, on as coarse a grid as that takes."""
+    """The box of each separate region, from the top."""
     cell = -(-max(repaint.shape) // FINEST)
-    while True:
-        labels = label(any_in_cells(repaint, cell))
-        if labels.max() <= MOST:
-            return [tight_box(repaint, labels == k + 1, cell) for k in range(labels.max())]
-        cell *= 2
+    labels = label(any_in_cells(repaint, cell))
+    return [tight_box(repaint, labels == k + 1, cell) for k in range(labels.max())]
 
 
 def any_in_cells(repaint: NDArray[np.bool_], cell: int) -> NDArray[np.bool_]:

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from noisette.errors import UserError
+from noisette.finish import off_canvas, on_canvas, visible_steps
 from noisette.modes import hold
 from noisette.plan import Plan
+from noisette.reading import Picture
+from noisette.sizes import native_area
 from tests.stub import planned, run
 
 SIDE = 96
@@ -66,6 +69,80 @@ def test_a_feather_makes_the_step_smaller_and_says_so(files: dict[str, str], tmp
     assert hard["pasted"] == soft["pasted"]
     assert hard["written"]["mean"] > 20
     assert soft["written"]["mean"] < 3
+
+
+def test_a_window_without_context_meets_what_lies_around_it(files: dict[str, str], tmp_path: Path) -> None:
+    """A window of white alone had no edge: no feather, no colours to match, and no seam in the report."""
+    data, facts = made(planned(tmp_path, **files, feather=12, crop="0"))
+    first_row = np.abs(data - pixels(files["base_img"]))[24, 24:72]
+    assert first_row.mean() < 10
+    assert facts["seam"]["pairs"] == 4 * 48
+    assert facts["seam"]["written"]["mean"] < 3
+
+
+def sticker(files: dict[str, str], tmp_path: Path) -> str:
+    """The base with nothing but a disc in the middle of the mask to be seen of it."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    alpha = ((x - 48) ** 2 + (y - 48) ** 2 < 14**2).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([pixels(files["base_img"]).astype(np.uint8), alpha])).save(tmp_path / "sticker.png")
+    return str(tmp_path / "sticker.png")
+
+
+@pytest.mark.parametrize("fields", [{"feather": 12}, {"feather": 12, "blend": "poisson"}, {}])
+def test_transparency_is_feathered_as_colour_is(
+    fields: dict[str, Any], files: dict[str, str], tmp_path: Path
+) -> None:
+    files |= {"base_img": sticker(files, tmp_path)}
+    data, facts = made(planned(tmp_path, **files, **fields))
+    across = data[48, :, 3]
+    assert across[:24].max() == 0  # without a promise too: the model was shown white there, which would be a ring
+    assert np.abs(np.diff(across[:36])).max() < 80
+    assert across[38] == 255
+    assert facts["seam"]["written"]["mean"] < facts["seam"]["pasted"]["mean"]
+
+
+def test_poisson_does_not_take_the_white_of_what_is_transparent(files: dict[str, str], tmp_path: Path) -> None:
+    """The stub's picture is black and white by cells, its mean a middle grey; on nothing it stays so."""
+    files |= {"base_img": sticker(files, tmp_path)}
+    plain, blended = (made(planned(tmp_path, **files, feather=2, blend=b))[0] for b in ("alpha", "poisson"))
+    inside = pixels(files["mask_img"]) > 0
+    assert np.array_equal(blended[inside], plain[inside])
+
+
+def test_a_faint_soft_mask_shows_faintly_on_what_is_transparent(files: dict[str, str], tmp_path: Path) -> None:
+    Image.fromarray(np.full((SIDE, SIDE), 1, np.uint8)).save(tmp_path / "faint.png")
+    asked = planned(tmp_path, base_img=sticker(files, tmp_path), mask_img=str(tmp_path / "faint.png"), soft_mask=True)
+    assert made(asked)[0][0, 0, 3] == 4  # 1 of 64, the strength from which paint shows fully, of 255
+
+
+def test_a_step_of_transparency_is_a_step() -> None:
+    data = np.full((2, 4, 2), 255, np.uint8)
+    data[:, :2, 1] = 0
+    inside = np.array([[False, False, True, True]] * 2)
+    assert visible_steps(Picture(data, "LA"), inside) == pytest.approx([100, 100], abs=0.01)
+
+
+def test_where_the_fading_ends_is_measured_too(files: dict[str, str], tmp_path: Path) -> None:
+    for fields in ({"feather": 12}, {}):
+        seam = made(planned(tmp_path, **files, **fields))[1]["seam"]
+        assert seam["fading"] != seam["written"]
+    hard = made(planned(tmp_path, **files, feather=0))[1]["seam"]
+    assert hard["fading"] == hard["written"]
+
+
+def test_what_is_scaled_to_a_canvas_keeps_its_aspect(tmp_path: Path) -> None:
+    """427x640 was drawn on all of 208x320, 2.6 % out of shape."""
+    base = np.zeros((640, 427, 3), np.uint8)
+    base[200:400, 100:300] = 255
+    Image.fromarray(base).save(tmp_path / "base.png")
+    asked = planned(tmp_path, base_img=str(tmp_path / "base.png"))
+    assert asked.size == native_area(427, 640, 256, 16)
+    shown, _ = on_canvas(asked, asked.windows[0])
+    assert shown.shape == (1, 3, 320, 208)
+    across, down = (shown[0, 0, 150] > 0).sum(), (shown[0, 0, :, 100] > 0).sum()
+    assert abs(int(across) - int(down)) <= 1
+    again = off_canvas(shown[0], asked.size, "lanczos")
+    assert np.abs(again.astype(int) - base).mean() < 2
 
 
 def test_a_strict_mask_is_soft_inside_unless_told_otherwise(files: dict[str, str], tmp_path: Path) -> None:

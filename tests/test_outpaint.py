@@ -66,7 +66,19 @@ def test_the_base_stays_and_the_rest_is_new(mode: str, channels: int, tmp_path: 
     assert np.array_equal(written[8:58, 20:90], base)
     assert "untouched" not in result.facts["seam"]
     if mode == "RGBA":
-        assert (written[:8, :, 3] == 255).all()
+        assert (written[:, 0, 3] == 255).all()  # the base's transparency ends within the feather
+
+
+def test_the_rims_pixels_are_not_drawn_out_into_the_new(tmp_path: Path) -> None:
+    """The paint faded in over copies of the base's outermost pixels: a band of streaks around a photograph."""
+    stripes = np.zeros((48, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "base.png")
+    asked = planned(tmp_path, base_img=str(tmp_path / "base.png"), outpaint="bottom=48")
+    (result,) = run(asked)
+    steps = np.abs(np.diff(result.picture.data.astype(int), axis=1))
+    assert np.median(steps[47]) == 255
+    assert np.median(steps[51:56]) < 20
 
 
 def test_with_a_mask_its_white_is_repainted_too(tmp_path: Path) -> None:

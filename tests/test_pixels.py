@@ -12,12 +12,12 @@ from noisette.errors import UserError
 from noisette.pixels import (
     Mask,
     Picture,
-    blend,
     composite,
     continue_ground,
     fit,
     fit_mask,
     from_model,
+    over,
     pad_to,
     resize,
     shown,
@@ -122,7 +122,7 @@ def test_composite_keeps_every_byte_outside_and_paints_every_pixel_inside(
     draw = np.random.default_rng(seed)
     painted = draw.integers(0, 256, (height, width, 3)).astype(np.uint8)
     repaint = draw.random((height, width)) < draw.random()
-    result = composite(base, painted, repaint)
+    result = composite(base, painted, repaint.astype(np.float32))
     assert (result.mode, result.info, result.data.dtype) == (base.mode, base.info, base.data.dtype)
     assert np.array_equal(result.data[~repaint], before[~repaint])
     assert np.array_equal(base.data, before)
@@ -138,13 +138,35 @@ def test_composite_keeps_every_byte_outside_and_paints_every_pixel_inside(
 
 def test_grey_paint_is_exact() -> None:
     greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    everywhere = np.ones((16, 16), np.bool_)
+    everywhere = np.ones((16, 16), np.float32)
     for mode, scale in (("L", 1), ("I;16", 257)):
         result = composite(random_picture(mode, 16, 16), np.repeat(greys[..., None], 3, -1), everywhere)
         assert np.array_equal(result.data[..., 0], greys.astype(int) * scale)
 
 
-def test_blend_and_soften_are_exact_where_weights_are_0_and_1() -> None:
+def test_a_weight_mixes_colours_at_full_depth() -> None:
+    deep = Picture(np.full((1, 2, 1), 12_345, np.uint16), "I;16")
+    half = composite(deep, np.full((1, 2, 3), 100.0), np.array([[0.5, 0.25]], np.float32))
+    assert half.data[0, :, 0].tolist() == [round((12_345 + 25_700) / 2), round((3 * 12_345 + 25_700) / 4)]
+
+
+def test_transparency_ends_by_the_weight_and_hidden_colours_stay_hidden() -> None:
+    base = Picture(np.array([[[43, 87, 135, 0], [100, 100, 100, 128], [100, 100, 100, 255]]], np.uint8), "RGBA")
+    painted = np.full((1, 3, 3), 200, np.uint8)
+    little = composite(base, painted, np.full((1, 3), 4 / 255, np.float32))
+    assert little.data[0, 0].tolist() == [200, 200, 200, 4]
+    assert little.data[0, 1].tolist() == [103, 103, 103, 130]  # (100 * 126 + 200 * 4) / 130
+    assert little.data[0, 2].tolist() == [102, 102, 102, 255]
+    assert (composite(base, painted, np.ones((1, 3), np.float32)).data == (200, 200, 200, 255)).all()
+
+
+def test_over_a_ground_is_what_a_viewer_shows() -> None:
+    half = Picture(np.array([[[255, 0], [255, 51], [255, 255]]], np.uint8), "LA")
+    assert over(half, 0)[0, :, 0].tolist() == pytest.approx([0, 51, 255])
+    assert (over(half, 255) == 255).all()
+
+
+def test_composite_and_soften_are_exact_where_weights_are_0_and_1() -> None:
     base, painted = random_picture("RGB", 40, 40, 1), random_picture("RGB", 40, 40, 2).data
     repaint = np.zeros((40, 40), np.bool_)
     repaint[15:25, 15:25] = True
@@ -153,7 +175,7 @@ def test_blend_and_soften_are_exact_where_weights_are_0_and_1() -> None:
     assert (weight[repaint] == 1).all()
     assert (weight[0] == 0).all()
     assert 0 < weight[14, 20] < 1 or weight[13, 20] < 1
-    blended = blend(base, painted, weight)
+    blended = composite(base, painted, weight).data
     assert np.array_equal(blended[repaint], painted[repaint])
     assert np.array_equal(blended[weight == 0], base.data[weight == 0])
 

@@ -116,6 +116,10 @@ def test_canvas_keeps_to_the_grid_and_the_aspect(width: int, height: int, grid: 
     if size.hires:
         area = size.canvas_width * size.canvas_height
         assert area <= (256 + grid) ** 2 * 2
+        for side, inner in zip((width, height), size.inner, strict=True):
+            assert abs(inner * size.scale - side) <= size.scale / 2 or inner == 1
+        assert size.inner[0] <= size.canvas_width
+        assert size.inner[1] <= size.canvas_height
     else:
         assert width <= size.canvas_width < width + grid
         assert height <= size.canvas_height < height + grid

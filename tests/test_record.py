@@ -72,7 +72,7 @@ def test_no_kept_pixel_differs_in_the_file_as_re_read(
     repaint = draw.random((height, width)) < share
     base = read(path)
     name = reserve(folder / "out", "alien", "inpainting", seed, 25)
-    saved = save(name, composite(base, painted, repaint), METADATA, base, repaint)
+    saved = save(name, composite(base, painted, repaint.astype(np.float32)), METADATA, base, repaint)
     assert saved.proved
     assert saved.kept is not None
     assert (saved.kept.count, saved.kept.differing) == (int((~repaint).sum()), 0)

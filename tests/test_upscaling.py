@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from noisette import output, upscaling
+from noisette import output, pixels, upscaling
 from noisette.engines.openvino import upscaler as graph
 from noisette.errors import UserError
+from noisette.reading import Picture
 from noisette.train import upscale
 from noisette.train.config import read_config
 from noisette.verify import verify_file
@@ -55,10 +56,10 @@ def test_the_graph_is_the_trained_network(folder: Path) -> None:
 
 
 def test_bands_leave_no_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = noise(100, 40)
+    picture = noise(100, 40).astype(np.float32)
     whole = upscaling.double(picture)
     monkeypatch.setattr(upscaling, "BAND", 32)
-    assert np.abs(upscaling.double(picture).astype(int) - whole).max() <= 1
+    assert np.abs(upscaling.double(picture) - whole).max() <= 1
     assert whole.shape == (200, 80, 3)
 
 
@@ -94,6 +95,27 @@ def test_upscale_keeps_mode_and_says_by_what(mode: str, folder: Path, tmp_path: 
     saved = output.write(asked, result)
     assert saved.path.name == "untitled-upscale-3-25its-0.png"
     assert verify_file(saved.path).word == "identical"
+
+
+def test_sixteen_bits_are_enlarged_by_the_network_at_their_depth(folder: Path) -> None:
+    """They were brought up by Lanczos, and the file said that the network had done it."""
+    deep = Picture(np.random.default_rng(0).integers(0, 65536, (24, 40, 1)).astype(np.uint16), "I;16")
+    grey = Picture((deep.data // 257).astype(np.uint8), "L")
+    by_network, by_name = (upscaling.larger(deep, 80, 48, how).data for how in ("network", "lanczos"))
+    assert np.array_equal(by_name, pixels.fit(deep, 80, 48, "stretch").data)
+    assert not np.array_equal(by_network, by_name)
+    assert (by_network % 257 > 0).any()
+    flat = upscaling.larger(grey, 80, 48, "network").data.astype(int)
+    assert np.abs(by_network / 257 - flat).mean() < 2
+
+
+def test_a_window_that_is_composed_larger_names_no_upscaler(tmp_path: Path) -> None:
+    mask = np.zeros((600, 600), np.uint8)
+    mask[40:80, 40:80] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = {"base_img": str(tmp_path / "mask.png"), "mask_img": str(tmp_path / "mask.png")}
+    assert "upscaler" not in run(planned(tmp_path, **files))[0].facts
+    assert "upscaler" in run(planned(tmp_path, **files, crop="off"))[0].facts
 
 
 def test_an_enlarged_picture_can_be_refined(folder: Path, tmp_path: Path) -> None:

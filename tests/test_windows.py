@@ -12,7 +12,7 @@ from PIL import Image
 
 from noisette.errors import UserError
 from noisette.sizes import size_for
-from noisette.windows import MOST, boxes, check_crop, grow, regions, windows_for
+from noisette.windows import boxes, check_crop, grow, regions, windows_for
 from tests.stub import planned, run
 
 
@@ -34,14 +34,15 @@ def test_regions_are_boxes_around_pixels_that_touch() -> None:
 def test_a_u_around_a_spot_is_told_apart_from_it() -> None:
     repaint = spots(64, 64, (2, 2, 6, 60), (2, 56, 60, 60), (56, 2, 60, 60), (28, 10, 34, 20))
     assert sorted(regions(repaint)) == [(2, 2, 60, 60), (28, 10, 34, 20)]
-    assert boxes(repaint, 0) == [(2, 2, 60, 60)]  # their boxes meet, so they share one
+    assert boxes(repaint, 0, 0) == [(2, 2, 60, 60)]  # their boxes meet, so they share one
 
 
 def test_a_box_has_context_is_square_and_stays_in_the_picture() -> None:
-    assert grow((100, 100, 110, 130), 20, 400, 400) == (70, 80, 140, 150)
-    assert grow((0, 100, 10, 130), 20, 400, 400) == (0, 80, 70, 150)
-    assert grow((100, 10, 300, 30), 0, 400, 40) == (100, 0, 300, 40)
-    assert grow((200, 200, 300, 280), None, 900, 900) == (150, 140, 350, 340)
+    assert grow((100, 100, 110, 130), 20, 0.1, 400, 400) == (70, 80, 140, 150)
+    assert grow((0, 100, 10, 130), 20, 0.1, 400, 400) == (0, 80, 70, 150)
+    assert grow((100, 10, 300, 30), 0, 0, 400, 40) == (100, 0, 300, 40)
+    assert grow((200, 200, 300, 280), None, 0.1, 900, 900) == (150, 140, 350, 340)
+    assert grow((200, 200, 300, 300), 3, 0.1, 900, 900) == (190, 190, 310, 310)
 
 
 @settings(max_examples=100, deadline=None)
@@ -52,8 +53,7 @@ def test_boxes_hold_every_masked_pixel_once(
     draw = np.random.default_rng(seed)
     repaint = np.zeros((height, width), np.bool_)
     repaint[draw.integers(0, height, count + 1), draw.integers(0, width, count + 1)] = True
-    found = boxes(repaint, data.draw(st.sampled_from([None, 0, 3, 16])))
-    assert len(found) <= MOST
+    found = boxes(repaint, data.draw(st.sampled_from([None, 0, 3, 16])), data.draw(st.sampled_from([0, 0.2])))
     times = np.zeros((height, width), int)
     for left, top, right, bottom in found:
         assert 0 <= left < right <= width
@@ -78,6 +78,22 @@ def test_auto_crops_when_the_mask_is_small_and_the_picture_large() -> None:
     assert canvases(native) == [(512, 512)]
     assert windows_for(native, "auto", size_for(512, 512, 512, 8, None), 512, 8)[0].size.width == 512
     assert windows_for(native, "32", size_for(512, 512, 512, 8, None), 512, 8)[0].size.width == 104
+
+
+@pytest.mark.parametrize("count", [3, 15])
+def test_small_spots_have_small_windows_however_many_they_are(count: int) -> None:
+    """Nine on 4000x3000 were one window, the whole picture, composed at a fourteenth of its size."""
+    places = [(4000 * i // count + 90, 3000 * j // count + 90) for i in range(count) for j in range(count)]
+    repaint = spots(4000, 3000, *((x, y, x + 40, y + 40) for x, y in places))
+    for crop in ("32", "auto"):
+        windows = windows_for(repaint, crop, size_for(4000, 3000, 256, 16, 2.0), 256, 16)
+        assert [window.size.width for window in windows] == [40 + 2 * 32] * count**2
+
+
+def test_a_window_without_context_still_has_a_rim_where_paint_meets_the_base() -> None:
+    (window,) = windows_for(spots(400, 400, (100, 100, 220, 220)), "0", size_for(400, 400, 256, 16, 2.0), 256, 16)
+    assert (window.left, window.top, window.size.width, window.size.height) == (80, 80, 160, 160)
+    assert (220 - window.left) / window.size.scale == 256 - 2 * 16
 
 
 @pytest.mark.parametrize("crop", ["on", "-3", "1.5", "", "100000"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from noisette import seams
 from noisette.errors import UserError
 from noisette.masks import LUMA
-from noisette.pixels import shown
+from noisette.pixels import over, shown
 from noisette.reading import Picture
 from noisette.verify import decibels
 
@@ -86,7 +86,7 @@ def seam(picture: Picture, repaint: NDArray[np.bool_], beside: int = 3) -> Numbe
 
     Pairs are horizontal and vertical neighbours of which one is repainted and one kept.
     """
-    rgb = shown(picture)
+    rgb = over(picture, 255)
     changes: dict[int, list[NDArray[Any]]] = {0: [], beside: []}
     for turned, mask in ((rgb, repaint), (rgb.swapaxes(0, 1), repaint.T)):
         rows, columns = np.nonzero(mask[:, :-1] != mask[:, 1:])
