@@ -145,7 +145,7 @@ def from_model(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rounded(colours_of(image)))
 
 
-def inked(colours: NDArray[np.floating[Any]], mode: str) -> Pixels:
+def inked(colours: NDArray[Any], mode: str) -> Pixels:
     """Colours [..., 3] in 0..255 as a mode stores them, its alpha left out: uint8 [..., 3], or [..., 1] for grey.
 
     Grey is their luma (ITU-R BT.601), uint16 in I;16.
@@ -157,7 +157,7 @@ def inked(colours: NDArray[np.floating[Any]], mode: str) -> Pixels:
     return np.rint(luma * (257 if deep else 1)).astype(np.uint16 if deep else np.uint8)[..., None]
 
 
-def composite(base: Picture, painted: NDArray[np.floating[Any]], weight: NDArray[np.float32]) -> Picture:
+def composite(base: Picture, painted: NDArray[Any], weight: NDArray[np.float32]) -> Picture:
     """The base with [H, W, 3] in 0..255 painted on it by weight [H, W], 0 to 1, in the base's own mode and depth.
 
     Where the weight is 0 every byte is the base's. Elsewhere opaque paint and base are mixed with their colours
@@ -175,7 +175,7 @@ def composite(base: Picture, painted: NDArray[np.floating[Any]], weight: NDArray
     return replace(base, data=data)
 
 
-def recoloured(picture: Picture, colours: NDArray[np.floating[Any]]) -> Picture:
+def recoloured(picture: Picture, colours: NDArray[Any]) -> Picture:
     """The picture with the colours of [H, W, 3] in 0..255 everywhere, in its own mode, and its own transparency."""
     return with_inks(picture, inked(colours, picture.mode))
 
