@@ -120,10 +120,10 @@ def is_clip(path: Path) -> bool:
     from noisette.reading import is_animated
 
     animated = is_animated(path)
-    if animated is None:
+    if animated is None and not is_png(path):  # a damaged PNG is a picture's reader's to tell of
         with opened(path):
             return True
-    return animated
+    return bool(animated)
 
 
 @contextmanager

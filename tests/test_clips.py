@@ -17,6 +17,7 @@ from noisette import clip_record, clips, codecs, names, stamps
 from noisette.clips import Frame
 from noisette.codecs import CODECS
 from noisette.errors import UserError
+from noisette.reading import read
 
 TEXT = json.dumps({"recipe": {"prompt": "ä “quoted” " + "x" * 70_000}})
 
@@ -201,3 +202,14 @@ def test_no_room_on_the_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torn_png_is_told_of_as_a_picture(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
+    torn = tmp_path / "torn.png"
+    for length in (30, 2000):  # within the header, within the data
+        torn.write_bytes(whole.read_bytes()[:length])
+        assert not clips.is_clip(torn)
+        with pytest.raises(UserError, match=r"torn\.png is (damaged or cut short|not a picture that can be read)"):
+            read(torn)
