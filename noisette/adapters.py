@@ -112,16 +112,22 @@ def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:
     return replace(checkpoint, configs=configs, weights=weights, downloads=(*checkpoint.downloads, *missing))
 
 
-def preview_weights(where: str | None, checkpoint: Checkpoint) -> str:
+def preview_weights(where: str, checkpoint: Checkpoint, download: bool) -> str:
     """The path of an AutoencoderTiny's weights, config.json beside it: in the folder `where` or behind a hub id.
 
-    Raises UserError: not there, of another class, or for latents of other channels.
+    The id itself where nothing is to be downloaded. Raises UserError: not there, of another class, or for latents
+    of other channels.
     """
-    folder, channels = Path(where or "").expanduser(), checkpoint.configs["vae"].get("latent_channels", 4)
-    if where and not folder.exists() and HUB_ID.fullmatch(where):
-        from noisette.hub import download
+    folder, channels = Path(where).expanduser(), checkpoint.configs["vae"].get("latent_channels", 4)
+    if not folder.exists() and HUB_ID.fullmatch(where):
+        from noisette import hub
 
-        folder = download(where, ["config.json", WEIGHTS])
+        if not download:
+            return where
+        try:
+            folder = hub.download(where, ["config.json", WEIGHTS])
+        except UserError as error:
+            raise UserError(f"--preview_decoder {where}: {error}; vae is the model's own") from None
     if not ((folder / "config.json").is_file() and (folder / WEIGHTS).is_file()):
         raise UserError(f"--preview_decoder {where}: no folder with config.json and {WEIGHTS}, nor vae")
     config = read_json(folder / "config.json")

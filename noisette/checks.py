@@ -17,7 +17,6 @@ from noisette.recipe import Recipe, asks
 
 if TYPE_CHECKING:
     from noisette.plan import Plan
-    from noisette.sizes import Size
 
 PARTWAY = ("img2img", "inpainting", "img2video", "video2video")
 SETTLED_BY_OUTPAINT = ("img_w", "img_h", "fit", "variation")
@@ -106,8 +105,10 @@ def without_effect(plan: Plan, usual: Recipe, beyond: bool) -> list[str]:
     if recipe.hires == "off" and not beyond:
         where = f"in the windows of --crop {recipe.crop}" if plan.cropped else f"at {size.width}x{size.height}"
         found.append(f"--hires off has no effect {where}: auto composes the same")
-    if asks(recipe, "upscaler") and plan.mode != "upscale" and not any(enlarged(w.size) for w in plan.windows):
+    if asks(recipe, "upscaler") and plan.mode != "upscale" and not any(w.size.scale > 1 for w in plan.windows):
         found.append(f"--upscaler {recipe.upscaler} has no effect at {size.width}x{size.height}: nothing is enlarged")
+    if recipe.preview_every > plan.steps and plan.mode != "upscale":
+        found.append(f"--preview_every {recipe.preview_every} has no effect on {plan.steps} steps: take fewer")
     return found
 
 
@@ -128,11 +129,6 @@ def idle_in_upscale(plan: Plan, usual: Recipe) -> list[str]:
     if len(plan.seeds) > 1:
         found.append(f"{len(plan.seeds):,} seeds make the same picture {where}: name one")
     return found
-
-
-def enlarged(size: Size) -> bool:
-    """Whether what is written is larger than what is composed."""
-    return size.width > size.canvas_width or size.height > size.canvas_height
 
 
 def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -142,24 +143,24 @@ def make(planned: Plan, as_json: bool) -> int:
     from tqdm import tqdm
 
     from noisette import engines, generate, output, video
-    from noisette.preview import Previews
+    from noisette.preview import previews_of
 
+    previews = previews_of(planned)
+    looks = {"look": previews} if previews else {}
     networks = engines.load(planned)
     journal = None
     if planned.recipe.checkpoint_every:
         from noisette.journal import Journal
 
         networks = journal = Journal(networks, output.checkpoint_of(planned), planned.recipe.checkpoint_every)
-    looks: dict[str, Any] = {}
-    if planned.recipe.preview_every:
-        looks["look"] = previews = Previews(planned)
-        print(
-            f"note: what it will be, every {previews.every} steps: {previews.path(planned.seeds[0])}", file=sys.stderr
-        )
     runs: Callable[..., Any] = video.make if planned.clip else generate.generate
     write: Callable[[Plan, Any], Any] = video.write if planned.clip else output.write
     proved = True
-    with tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False) as bar:
+    if previews:
+        where = previews.path(planned.seeds[0])
+        print(f"note: what it will be, every {previews.every} steps: {where}", file=sys.stderr)
+    shown = tqdm(total=planned.evaluated_steps, unit="step", disable=None, leave=False)
+    with previews or nullcontext(), shown as bar:
 
         def step() -> None:
             bar.update()
@@ -168,8 +169,8 @@ def make(planned: Plan, as_json: bool) -> int:
 
         for result in runs(planned, networks, step, **looks):
             saved = write(planned, result)
-            for previews in looks.values():
-                previews.remove(result.seed)
+            if previews:
+                previews.remove([result.seed])
             proved = proved and saved.proved
             bar.clear()
             for words in result.facts.get("words_cut", ()):

@@ -308,7 +308,8 @@ def plan(
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
     if recipe.preview_every and recipe.preview_decoder != adapters.OWN_VAE:
-        recipe = replace(recipe, preview_decoder=adapters.preview_weights(recipe.preview_decoder, checkpoint))
+        decoder = adapters.preview_weights(str(recipe.preview_decoder), checkpoint, download)
+        recipe = replace(recipe, preview_decoder=decoder)
     engine, why = choose_engine(recipe, family)
     check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)

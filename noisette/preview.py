@@ -20,12 +20,28 @@ if TYPE_CHECKING:
     from noisette.plan import Plan
 
 
+def previews_of(plan: Plan) -> Previews | None:
+    """What a plan asks to be shown, if anything. Raises UserError."""
+    return Previews(plan) if plan.recipe.preview_every else None
+
+
 class Previews:
-    """What `generate` shows its guesses to: each `preview_every`-th becomes a file."""
+    """What `generate` shows its guesses to: each `preview_every`-th becomes a file.
+
+    A small decoder is loaded at once: UserError for weights that don't fit its config. Left as a context, also by
+    Ctrl-C, it takes all of the plan's previews away.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.every, self.decoder = plan.recipe.preview_every, str(plan.recipe.preview_decoder)
+        self.plan, self.every = plan, plan.recipe.preview_every
+        where = str(plan.recipe.preview_decoder)
+        self.decode = None if where == OWN_VAE else tiny(Path(where))
+
+    def __enter__(self) -> Previews:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove(self.plan.seeds)
 
     def path(self, seed: int) -> Path:
         """Where the preview of a seed's picture is."""
@@ -38,7 +54,7 @@ class Previews:
         """Writes the guesses x0 [B, C, h, w] of step i, one for each seed, when it is time. Raises UserError."""
         if (i + 1) % self.every:
             return
-        painted = decode(x0) if self.decoder == OWN_VAE else tiny(Path(self.decoder), x0)
+        painted = (self.decode or decode)(x0)
         for seed, picture in zip(seeds, painted, strict=True):
             path = self.path(seed)
             part = names.part_of(path)
@@ -47,17 +63,19 @@ class Previews:
                 Image.fromarray(pixels.from_model(picture)).save(part, "PNG", compress_level=1)
                 part.replace(path)  # who looks never sees half a picture
             except OSError as error:
+                names.release(path)
                 raise names.cannot_write(path, error) from None
 
-    def remove(self, seed: int) -> None:
-        """The picture is there: its preview goes."""
-        self.path(seed).unlink(missing_ok=True)
+    def remove(self, seeds: Sequence[int]) -> None:
+        """Their pictures are there, or will never be: their previews go."""
+        for seed in seeds:
+            self.path(seed).unlink(missing_ok=True)
 
 
-def tiny(weights: Path, latents: Array) -> Array:
-    """Latents [B, C, h, w] to pixels [B, 3, H, W] in about [-1, 1] by an AutoencoderTiny, through openvino."""
+def tiny(weights: Path) -> Callable[[Array], Array]:
+    """An AutoencoderTiny, through openvino: latents [B, C, h, w] to pixels [B, 3, H, W] in about [-1, 1]."""
     from noisette.engines.openvino import alone, vae
     from noisette.engines.openvino.engine import run
 
     model, _ = alone.load(weights, "preview", vae.build_tiny_decoder)
-    return run(model, {"latents": latents})["pixels"]
+    return lambda latents: run(model, {"latents": latents})["pixels"]

@@ -202,6 +202,15 @@ ALTERING_NOTHING: dict[str, Any] = {
 ALIASES: dict[str, str] = {alias: name for name, f in FIELDS.items() for alias in f.metadata.get("aliases", ())}
 
 
+def field_name(word: str, where: str) -> str:
+    """The field behind a name or an alias of its flag, hyphens and underscores alike. Raises UserError."""
+    name = word.strip().replace("-", "_")
+    name = ALIASES.get(name, name)
+    if name not in FIELDS:
+        raise UserError(f"{where} names an unknown field {word!r}{nearest(name, [*FIELDS, *ALIASES])}")
+    return name
+
+
 def kind(name: str) -> type:
     """The type of a field's value: str, bool, int or float."""
     return {"str": str, "bool": bool, "int": int, "float": float}[str(FIELDS[name].type)]

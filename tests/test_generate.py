@@ -11,8 +11,7 @@ from PIL import Image
 
 from noisette import engines
 from noisette.generate import generate
-from noisette.plan import Plan, plan
-from noisette.recipe import Recipe
+from noisette.plan import Plan
 from tests import tiny
 
 SIDE = 64
@@ -37,18 +36,6 @@ def inputs(tmp_path: Path) -> dict[str, str]:
     return {"base_img": str(tmp_path / "base.png"), "mask_img": str(tmp_path / "mask.png")}
 
 
-def planned(folder: Path, out: Path, **fields: Any) -> Plan:
-    values = {
-        "prompt": "alien",
-        "seed": "3",
-        "num_inference_steps": 4,
-        "engine": "torch",
-        "sampler": "dpmpp_2m",
-    }
-    recipe = Recipe(model=str(folder), **{**values, **fields})
-    return plan(recipe, out)
-
-
 def pictures(asked: Plan) -> list[np.ndarray]:
     return [np.asarray(result.picture.data) for result in generate(asked, engines.load(asked))]
 
@@ -58,18 +45,18 @@ STYLES = ["sd1", "inpaint", "bert"]
 
 @pytest.mark.parametrize("style", ["sd1", "bert"])
 def test_text2img(style: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    asked = planned(folders[style], tmp_path, img_w=SIDE, img_h=SIDE, seed="3-5", batch_size=2)
+    asked = tiny.planned(folders[style], tmp_path, img_w=SIDE, img_h=SIDE, seed="3-5", batch_size=2)
     assert asked.mode == "text2img"
     together = pictures(asked)
     assert [picture.shape for picture in together] == [(SIDE, SIDE, 3)] * 3
-    alone = pictures(planned(folders[style], tmp_path, img_w=SIDE, img_h=SIDE, seed="5"))
+    alone = pictures(tiny.planned(folders[style], tmp_path, img_w=SIDE, img_h=SIDE, seed="5"))
     assert np.abs(together[2].astype(int) - alone[0].astype(int)).max() <= 1
     assert (together[0] != together[1]).any()
 
 
 @pytest.mark.parametrize("style", ["sd1", "bert"])
 def test_img2img(style: str, folders: dict[str, Path], inputs: dict[str, str], tmp_path: Path) -> None:
-    asked = planned(folders[style], tmp_path, base_img=inputs["base_img"], strength=0.5)
+    asked = tiny.planned(folders[style], tmp_path, base_img=inputs["base_img"], strength=0.5)
     assert (asked.mode, asked.steps) == ("img2img", 2)
     assert pictures(asked)[0].shape == (SIDE, SIDE, 3)
 
@@ -79,7 +66,7 @@ def test_img2img(style: str, folders: dict[str, Path], inputs: dict[str, str], t
 def test_strict_mask(
     style: str, sampler: str, folders: dict[str, Path], inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    asked = planned(folders[style], tmp_path, **inputs, strict_mask=True, sampler=sampler)
+    asked = tiny.planned(folders[style], tmp_path, **inputs, strict_mask=True, sampler=sampler)
     assert asked.mode == "inpainting"
     (picture,) = pictures(asked)
     base = np.asarray(Image.open(inputs["base_img"]))
@@ -92,11 +79,11 @@ def test_strict_mask(
 def test_variation(style: str, folders: dict[str, Path], inputs: dict[str, str], tmp_path: Path) -> None:
     def vary(strength: float) -> np.ndarray:
         fields = {"variation": True, "sampler": None, "strength": strength, "base_img": inputs["base_img"]}
-        return pictures(planned(folders[style], tmp_path, **fields))[0]
+        return pictures(tiny.planned(folders[style], tmp_path, **fields))[0]
 
     none, some, all_of_it = (vary(strength).astype(int) for strength in (0.0, 0.5, 1.0))
     fields = {"sampler": "euler_ancestral", "img_w": SIDE, "img_h": SIDE}
-    pure = pictures(planned(folders[style], tmp_path, **fields))[0].astype(int)
+    pure = pictures(tiny.planned(folders[style], tmp_path, **fields))[0].astype(int)
     assert np.abs(all_of_it - pure).max() <= 1
     assert np.abs(none - some).max() > 1
 
@@ -108,7 +95,7 @@ def test_seed_variation_is_exact_at_both_ends(
     fields = {**fields, "base_img": inputs["base_img"], "strength": 0.5}
 
     def made(**more: str) -> np.ndarray:
-        return pictures(planned(folders["sd1"], tmp_path, **fields, **more))[0]
+        return pictures(tiny.planned(folders["sd1"], tmp_path, **fields, **more))[0]
 
     own, other = made(), made(seed="9")
     assert np.array_equal(made(variation_seed="9", variation_strength="0"), own)
@@ -124,7 +111,7 @@ def test_both_kinds_of_variation_stay_inside_the_mask(
     base, black = np.asarray(Image.open(inputs["base_img"])), np.asarray(Image.open(inputs["mask_img"])) == 0
     seeds = {"variation_seed": "9,10", "variation_strength": "0.3,0.2"}
     for fields in ({"variation": True, "sampler": None}, {"strict_mask": True}):
-        asked = planned(folders["sd1"], tmp_path, **inputs, **seeds, **fields)
+        asked = tiny.planned(folders["sd1"], tmp_path, **inputs, **seeds, **fields)
         assert asked.exact
         (result,) = generate(asked, engines.load(asked))
         assert np.array_equal(result.picture.data[black], base[black])

@@ -26,6 +26,8 @@ from transformers import (
 )
 
 from noisette.checkpoint import CLIP_MERGES
+from noisette.plan import Plan, plan
+from noisette.recipe import Recipe
 from noisette.text import clip_vocabulary
 
 MERGES = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()[:489]
@@ -177,3 +179,9 @@ def with_plain_vocabulary(folder: Path) -> Path:
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(clip_vocabulary(MERGES)), encoding="utf-8")
     (folder / "tokenizer" / "merges.txt").write_text("\n".join(MERGES) + "\n", encoding="utf-8")
     return folder
+
+
+def planned(folder: Path, out: Path, **fields: Any) -> Plan:
+    """A plan of four steps by the checkpoint in `folder`; `fields` of its recipe on top."""
+    values = {"prompt": "alien", "seed": "3", "num_inference_steps": 4, "engine": "torch", "sampler": "dpmpp_2m"}
+    return plan(Recipe(model=str(folder), **{**values, **fields}), out)

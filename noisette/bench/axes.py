@@ -19,7 +19,7 @@ from noisette.bench.conditions import Condition, parse_condition
 from noisette.bench.ranges import MAX_CELLS, spread
 from noisette.clip_fields import NUM_FRAMES
 from noisette.errors import UserError
-from noisette.recipe import ALIASES, FIELDS, Recipe, among, check_field, kind, nearest, parse, parse_seeds
+from noisette.recipe import FIELDS, Recipe, among, check_field, field_name, kind, parse, parse_seeds
 
 FILE_KEYS = ("recipe", "axes", "where", "reference")
 
@@ -44,21 +44,12 @@ class Sweep:
     reference: tuple[str, ...] = ()  # axes at one value: what the report compares with
 
 
-def field_name(word: str, where: str = "--sweep") -> str:
-    """The field behind a name or an alias of its flag, hyphens and underscores alike. Raises UserError."""
-    name = word.strip().replace("-", "_")
-    name = ALIASES.get(name, name)
-    if name not in FIELDS:
-        raise UserError(f"{where} names an unknown field {word!r}{nearest(name, [*FIELDS, *ALIASES])}")
-    return name
-
-
 def parse_axis(text: str) -> Axis:
     """`name=value,value,…`, with a range where the field is a number or the seed. Raises UserError."""
     head, equals, tail = text.partition("=")
     if not equals:
         raise UserError(f"--sweep {text!r} is neither name=values nor a .toml or .csv file")
-    names = tuple(field_name(word) for word in head.split("+"))
+    names = tuple(field_name(word, "--sweep") for word in head.split("+"))
     words = next(csv.reader([tail], skipinitialspace=True), [])
     if len(names) == 1:
         rows = [(value,) for word in words for value in spread(names[0], word)]
@@ -137,7 +128,7 @@ def from_csv(text: str) -> Sweep:
     rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if any(map(str.strip, row))]
     if len(rows) < 2:
         raise UserError("no rows below the header")
-    names = tuple(field_name(word) for word in rows[0])
+    names = tuple(field_name(word, "--sweep") for word in rows[0])
     for i, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
             raise UserError(f"row {i} has {len(row)} columns, the header {len(names)}")
@@ -204,7 +195,7 @@ def toml_axis(head: str, value: Any) -> Axis:
         return parse_axis(f"{head}={value}")
     if not isinstance(value, list):
         raise UserError(f"axis {head} is neither a list nor a text such as '5..50:5': {value!r}")
-    names = tuple(field_name(word) for word in head.split("+"))
+    names = tuple(field_name(word, "--sweep") for word in head.split("+"))
     rows = []
     for item in value:
         parts = item if isinstance(item, list) else [item]

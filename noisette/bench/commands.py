@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette.bench.axes import Sweep, cells, field_name, read_sweep
+from noisette.bench.axes import Sweep, cells, read_sweep
 from noisette.cli import Parser, add_recipe_flags
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, Recipe, check, parse, parse_number
+from noisette.recipe import FIELDS, Recipe, check, field_name, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.bench.cells import Cell

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from noisette.bench.axes import field_name, parse_axis
+from noisette.bench.axes import parse_axis
 from noisette.errors import UserError
-from noisette.recipe import ALTERING_NOTHING, FIELDS, Recipe, among
+from noisette.recipe import ALTERING_NOTHING, FIELDS, Recipe, among, field_name
 
 UNLIKE = ("engine", "device", "precision", "model", "seed")  # axes that come last in a grid
 NAMED = 12  # values in an error

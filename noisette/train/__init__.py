@@ -23,7 +23,7 @@ from typing import Any
 
 from noisette.checkpoint import cache_folder
 from noisette.errors import UserError
-from noisette.recipe import ALIASES, FIELDS, check_choice, check_field, nearest, parse
+from noisette.recipe import check_choice, check_field, field_name, nearest, parse
 
 STEPS = (
     "data",
@@ -137,9 +137,9 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
 def parse_field(text: str) -> tuple[str, Any]:
     """`name=value` of a recipe's field. Raises UserError."""
     word, equals, value = text.partition("=")
-    name = ALIASES.get(word, word)
-    if not equals or name not in FIELDS:
-        raise UserError(f"--with {text!r} is no NAME=VALUE of a recipe{nearest(name, list(FIELDS))}")
+    if not equals:
+        raise UserError(f"--with {text!r} is no NAME=VALUE, as precision=int8")
+    name = field_name(word, "--with")
     parsed = parse(name, value)
     check_field(name, parsed)
     return name, parsed
