@@ -180,15 +180,16 @@ def short(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ADDRESS]
 
 
-def plan_cells(group: Sequence[Cell], find: Any = find_model) -> Plan:
+def plan_cells(group: Sequence[Cell], find: Any = find_model, download: bool = True) -> Plan:
     """The plan of cells that differ by seed alone; their addresses are worked out again and must be the same.
 
-    Raises UserError where an input or the model is another one by now (or on this machine).
+    `download`: as of `plan`; not needed while the networks stay loaded. Raises UserError where an input or the model
+    is another one by now (or on this machine).
     """
     recipe = replace(group[0].recipe, seed=",".join(cell.recipe.seed for cell in group))
     memory = Memory()
     memory.find = find
-    planned = plan(recipe, lenient=True, find=find)
+    planned = plan(recipe, lenient=True, download=download, find=find)
     for cell in group:
         again = short(content_of(replace(planned, recipe=cell.recipe), memory))
         if again != cell.address:

@@ -69,10 +69,12 @@ class Maker:
 
     def make(self, batch: Sequence[Cell], progress: Callable[[], object] = lambda: None) -> Iterator[Made | MadeClip]:
         """What cells that differ by seed alone ask for, in their order. Raises UserError."""
-        planned = plan_cells(batch, self._find)
-        if self._networks is None or self._networks[0] != batch[0].networks:
+        other = self._networks is None or self._networks[0] != batch[0].networks
+        planned = plan_cells(batch, self._find, download=other)
+        if other:
             self._networks = None  # the old ones go before the new ones come
             self._networks = batch[0].networks, engines.load(planned)
+        assert self._networks is not None
         networks: Networks = self._networks[1]
         journal = None
         if planned.recipe.checkpoint_every:

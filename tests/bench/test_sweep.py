@@ -326,10 +326,10 @@ def test_of_zipped_axes_none_is_said_to_change_nothing(tmp_path: Path) -> None:
 def test_a_cell_that_fails_is_named_and_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from noisette.bench import make
 
-    def planned(batch: list[Cell], find: Any) -> Any:
+    def planned(batch: list[Cell], find: Any, download: bool) -> Any:
         if batch[0].seed == 1:
             raise UserError("the model gave numbers that are not finite")
-        return plan_cells(batch, find)
+        return plan_cells(batch, find, download)
 
     monkeypatch.setattr(make, "plan_cells", planned)
     found, store = resolved(["seed=0..2"], num_inference_steps=1), Store(tmp_path)
