@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from noisette.engines.openvino import load
 from noisette.engines.openvino.cache import float32_copy
 from noisette.errors import UserError
 from noisette.mapped import MappedTensors, as_float32
+from noisette.tensors import read_header
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -179,11 +181,35 @@ def test_a_large_network_in_half_precision_is_kept_as_float32(
     monkeypatch.setattr("noisette.engines.openvino.cache.LARGEST", 0)  # compiled forms are not kept
     monkeypatch.setattr("noisette.engines.openvino.engine.LARGEST", 0)
     np.testing.assert_array_equal(prediction(half), small)
+    settled()
     copies = {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")}
     assert len(copies) == 1
     np.testing.assert_array_equal(prediction(half), small)
     assert {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")} == copies
     assert not [*cache.glob("*.part"), *cache.glob("*.blob")]
+
+
+def settled() -> None:
+    """Waits until the disk has what is being written."""
+    for thread in [thread for thread in threading.enumerate() if thread.name.startswith("settle")]:
+        thread.join()
+
+
+def test_a_copy_serves_at_once_and_others_when_the_disk_has_it(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = locate(str(half)).tensors("unet")
+    disk = threading.Event()
+    monkeypatch.setattr("noisette.engines.openvino.cache.os.fsync", lambda file: disk.wait())
+    first = float32_copy(tensors, cache, "unet-y", [])
+    path = next(cache.glob("unet-y-*"))
+    name = next(iter(tensors))
+    np.testing.assert_array_equal(MappedTensors(first)(name), as_float32(MappedTensors(tensors)(name)))
+    with pytest.raises(UserError, match="cut short"):  # as after a power cut
+        read_header(path)
+    disk.set()
+    settled()
+    assert read_header(path) == first
 
 
 def test_a_torn_copy_is_written_again_and_an_old_one_goes(half: Path, cache: Path) -> None:
@@ -196,9 +222,11 @@ def test_a_torn_copy_is_written_again_and_an_old_one_goes(half: Path, cache: Pat
         assert {tensor.dtype for tensor in found.values()} == {"F32"}
         for name, array in wanted.items():
             np.testing.assert_array_equal(MappedTensors(found)(name), array)
+        settled()
 
     copied([1])
     path = next(cache.glob("unet-x-*"))
+    assert read_header(path)
     path.write_bytes(path.read_bytes()[:-5])
     copied([1])
     copied([2])

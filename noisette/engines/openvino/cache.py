@@ -11,6 +11,7 @@ that were read can be let go of at any time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +19,9 @@ import mmap
 import os
 import struct
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,7 +114,8 @@ def write_blob(path: Path, model: ov.CompiledModel) -> None:
 def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files: Any) -> Mapping[str, Tensor]:
     """The same tensors as float32 in one file, made unless it is there; as they are where it can't be written.
 
-    `files` tells their files from any other. An older copy of the group goes.
+    `files` tells their files from any other. An older copy of the group goes. The copy serves at once; for later
+    processes it counts when all of it is on the disk (`settle`), so that nobody waits for a slow one.
     """
     path = folder / f"{group}-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:24]}.safetensors"
     try:
@@ -126,16 +130,27 @@ def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files:
     try:
         with os.fdopen(descriptor, "wb") as file:
             write_float32(file, tensors)
-            file.flush()
-            os.fsync(file.fileno())
+        found = {name: replace(tensor, path=path) for name, tensor in read_header(Path(part)).items()}
+        with Path(part).open("r+b") as file:
+            length = file.read(8)
+            file.seek(0)
+            file.write(bytes(8))  # a file that begins so is no safetensors file yet
         Path(part).replace(path)
+        threading.Thread(target=settle, args=(path, length), name=f"settle {path.name}").start()
         for older in folder.glob(f"{group}-*.safetensors"):
             if older != path:
                 older.unlink(missing_ok=True)
-        return read_header(path)
+        return found
     except OSError:  # the disk is full
         Path(part).unlink(missing_ok=True)
         return tensors
+
+
+def settle(path: Path, length: bytes) -> None:
+    """Has the disk take the whole file, and only then writes the length of its header, by which it is one."""
+    with contextlib.suppress(OSError), path.open("r+b") as file:
+        os.fsync(file.fileno())
+        file.write(length)
 
 
 def write_float32(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
