@@ -23,17 +23,17 @@ def plain_attention(*networks: nn.Module) -> None:
 def quickened(network: nn.Module, compiled: bool) -> Callable[..., Any]:
     """The network as a function; its weights, their gradients and the optimizer stay float32.
 
-    Where there is AMX, products are of bfloat16. Compiled, what stands between them is fused, at a minute or two for
-    each shape it meets; without a C++ compiler it runs as it is.
+    Where the processor multiplies bfloat16 (AMX, AVX-512), products are of that. Compiled, what stands between them
+    is fused, at a minute or two for each shape it meets; without a C++ compiler it runs as it is.
     """
     if compiled and not any(map(shutil.which, COMPILERS)):
         print(f"no C++ compiler ({', '.join(COMPILERS)}) is here: uncompiled, at about half the speed", flush=True)
         compiled = False
     forward = torch.compile(network, dynamic=False) if compiled else network
-    matrices = torch.cpu._is_amx_tile_supported()
+    narrow = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
     def call(*arguments: torch.Tensor) -> Any:
-        with torch.autocast("cpu", torch.bfloat16, enabled=matrices):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             return forward(*arguments)
 
     return call
