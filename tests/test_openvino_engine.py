@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from noisette.checkpoint import locate
+from noisette.engines.openvino import cache as cache_module
 from noisette.engines.openvino import load
 from noisette.engines.openvino.cache import float32_copy
 from noisette.errors import UserError
@@ -139,6 +140,7 @@ def test_no_torch_is_imported(folder: Path, cache: Path) -> None:
 import sys
 from noisette.checkpoint import locate
 from noisette.engines.openvino import load
+from noisette.engines.openvino import cache as cache_module
 from noisette.engines.openvino.cache import float32_copy
 import numpy as np
 networks = load(locate({str(folder)!r}))
@@ -180,7 +182,14 @@ def test_a_large_network_in_half_precision_is_kept_as_float32(
         path.unlink()
     monkeypatch.setattr("noisette.engines.openvino.cache.LARGEST", 0)  # compiled forms are not kept
     monkeypatch.setattr("noisette.engines.openvino.engine.LARGEST", 0)
+    written = []
+    write = cache_module.write_float32
+    monkeypatch.setattr(cache_module, "write_float32", lambda file, ts: (written.append(1), write(file, ts)))
+    disk = threading.Event()
+    monkeypatch.setattr("noisette.engines.openvino.cache.os.fsync", lambda file: disk.wait())
     np.testing.assert_array_equal(prediction(half), small)
+    assert written == [1]  # its two graphs share the copy, though the disk has not got it yet
+    disk.set()
     settled()
     copies = {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")}
     assert len(copies) == 1

@@ -34,6 +34,7 @@ from noisette.tensors import Tensor, read_header
 
 MAGIC = b"noisette-blob-2\n"
 LARGEST = 512_000_000  # beyond, writing a blob takes more memory and disk than compiling again takes time
+CONVERTED = 1 << 20  # numbers at a time: memory that is asked for anew costs more than what is done in it
 HEADER = struct.Struct("<16sQQ")  # magic, bytes that follow, sum of them as little-endian 64-bit words
 
 
@@ -164,7 +165,9 @@ def write_float32(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
     file.write(struct.pack("<Q", len(header)) + header)
     get = MappedTensors(tensors)
     for name in tensors:
-        file.write(as_float32(get(name)).data)
+        values = get(name).reshape(-1)
+        for first in range(0, values.size, CONVERTED):
+            file.write(as_float32(values[first : first + CONVERTED]).data)
         get.release()
 
 

@@ -82,6 +82,7 @@ class OpenVINONetworks:
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         self._int8 = files_of(checkpoint) if precision == "int8" else {}
         self._copying, self._stepped = Lock(), Event()
+        self._copies: dict[str, Mapping[str, Tensor]] = {}  # what `_tensors` found; two graphs share the UNet's
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
         self._deep: Array = np.zeros(0, np.float32)
@@ -199,7 +200,10 @@ class OpenVINONetworks:
             return tensors
         files = [identity(path) for path in self._checkpoint.weights[network]]
         with self._copying:
-            return float32_copy(tensors, cache_folder() / "openvino", f"{network}-{place_hash(files)}", files)
+            if network not in self._copies:
+                group = f"{network}-{place_hash(files)}"
+                self._copies[network] = float32_copy(tensors, cache_folder() / "openvino", group, files)
+        return self._copies[network]
 
     def _config(self, name: str) -> dict[str, Any]:
         return self._checkpoint.configs[network_of(name)]
