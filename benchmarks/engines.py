@@ -1,12 +1,16 @@
-"""A denoising step, a decode, loading and memory, against diffusers and openvino-genai on the same weights.
+"""A denoising step, a decode, loading and memory, against diffusers, openvino-genai and stable-diffusion.cpp on the
+same weights.
 
-    python3 benchmarks/engines.py [MODEL] [--side 512] [--rounds 3] [--threads N] [--networks unet vae]
+    python3 benchmarks/engines.py [MODEL] [--side 512] [--rounds 3] [--threads N] [--networks unet vae loop]
                                   [--precisions float32 bfloat16 int8]
 
 A precision at a time, each program is a process of its own; the rounds alternate between them, and medians are
 compared with diffusers at float32. Beside the UNet stands what its products alone would take at the rate of one
-large product (the gap is the rest). openvino-genai is a row where it is installed; the tracing of its weights, once,
-is timed in a line of its own, and its loading and memory include the text encoder and the decoder. On a busy machine
+large product (the gap is the rest). `loop` is the share of sampling that is spent outside the networks.
+
+openvino-genai and stable-diffusion.cpp (pip3 install openvino-genai stable-diffusion-cpp-python) are rows where they
+are installed; their loading and memory include the text encoder and the decoder. The tracing of weights for the
+first, once, is timed in a line of its own; the second runs once, since its picture takes minutes. On a busy machine
 use --threads 1 and trust the processor seconds: two threads that wait for each other count as work. Without a MODEL,
 a Stable Diffusion 1.5 of random weights is written to the cache folder once (2 GB); its int8 networks are calibrated
 on noise, for speed only.
@@ -35,6 +39,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
+GGML = {"float32": "f32", "int8": "q8_0"}  # the types of stable-diffusion.cpp's weights
+ONCE = "stable-diffusion.cpp"
+FIRST = "noisette, first time"
 PRODUCT = (4096, 1280, 1280)  # rows, inner, columns of the product that tells the rate
 TOKENS = 77
 Timed = Callable[[], dict[str, float]]
@@ -46,7 +53,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--networks", nargs="+", default=["unet", "vae"], choices=("unet", "vae"))
+    parser.add_argument("--networks", nargs="+", default=["unet", "vae", "loop"], choices=("unet", "vae", "loop"))
     parser.add_argument("--precisions", nargs="+", default=["float32"], choices=("float32", "bfloat16", "int8"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -58,16 +65,20 @@ def main() -> None:
         from noisette.checkpoint import cache_folder
 
         args.model = write(cache_folder() / "bench" / "sd15")
-    if made and "int8" in args.precisions:
-        quantize_on_noise(args.model)
+    if made and "int8" in args.precisions:  # in a process of its own, whose peak would be taken for its children's
+        subprocess.run([sys.executable, __file__, args.model, "--worker", "quantize"], check=True)
     print(f"{args.model.name}, {args.side}x{args.side}; {machine()}, {args.threads} threads")
     if find_spec("openvino_genai"):  # traced in a process of its own: it takes several times the memory
         tracing = [sys.executable, ROOT / "benchmarks" / "genai_folder.py", args.model, genai_folder(args.model)]
         said = subprocess.run(tracing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
         print(f"openvino-genai: traced in {said.stdout.splitlines()[-1]}")
-    for network in args.networks:
-        for precision in args.precisions:
-            compare(args, network, precision)
+    for precision in args.precisions:
+        for network in args.networks:
+            if network == "loop":
+                loop = [f"--side={args.side}", f"--threads={args.threads}", f"--worker=loop/{precision}/unet"]
+                subprocess.run([sys.executable, __file__, args.model, *loop], check=True)
+            else:
+                compare(args, network, precision)
 
 
 def genai_folder(model: Path) -> Path:
@@ -78,16 +89,21 @@ def genai_folder(model: Path) -> Path:
 
 
 def quantize_on_noise(model: Path) -> None:
-    """int8 networks of random weights, where there are none yet."""
+    """int8 networks of random weights, where there are none yet.
+
+    As many multiplications stay in float as `noisette optimize` leaves there, but in the layers nearest to the
+    output: which are sensitive is nothing that noise tells.
+    """
     import numpy as np
 
     from noisette.checkpoint import locate
-    from noisette.engines.openvino import load
+    from noisette.engines.openvino import load, quantize
     from noisette.optimized import NETWORKS, REPORT, files_of, folder_of
 
     checkpoint = locate(str(model))
     if files_of(checkpoint):
         return
+    quantize.sensitive = last_layers
     networks = load(checkpoint, networks=("unet_context", "unet"))
     x = [inputs(checkpoint.configs[name], name, 128, checkpoint.vae_scale_factor) for name in ("unet", "vae")]
     folder = folder_of(checkpoint)
@@ -98,25 +114,45 @@ def quantize_on_noise(model: Path) -> None:
     (folder / REPORT).write_text(json.dumps({"model": str(model), "calibrated": "on noise"}))
 
 
+def last_layers(floating: Any, quantized: Any, samples: Any, share: float) -> list[str]:
+    """The layers nearest to the output that make up `share` of the multiplications."""
+    from noisette.engines.openvino.quantize import multiplications
+
+    counts = multiplications(floating, samples[0])
+    left, kept = share * sum(counts.values()), []
+    for name, count in reversed(counts.items()):
+        if count <= left:
+            left -= count
+            kept.append(name)
+    return kept
+
+
 def compare(args: argparse.Namespace, network: str, precision: str) -> None:
     """Every program on one network, round by round, as a table."""
-    names = ["diffusers/float32", f"noisette, first time/{precision}", f"noisette/{precision}"]
+    names = []
+    if precision in GGML and find_spec("stable_diffusion_cpp"):
+        names.append(f"{ONCE}/{precision}")
+    names += ["diffusers/float32", f"{FIRST}/{precision}", f"noisette/{precision}"]
     if precision in HINTS and find_spec("openvino_genai"):
         names.append(f"openvino-genai/{precision}")
     if network == "unet":
         names.append(f"product/{precision}")
-    workers, loads = {}, {}
+    workers, loads, memory = {}, {}, {}
+    timings: dict[str, list[dict[str, float]]] = {}
+    cache = fresh_cache(args.model, precision)
     for name in names:  # one after the other: each loads alone
-        workers[name] = start(args, name, network)
+        workers[name] = start(args, name, network, cache)
         loads[name] = json.loads(ask(workers[name], ""))
-        if "first time" in name:
-            stop(workers.pop(name))
-    timings: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
+        if name.startswith(ONCE):
+            timings[name] = [json.loads(ask(workers[name], "run"))]
+        if name.startswith((ONCE, FIRST)):
+            memory[name] = stop(workers.pop(name))
     for _ in range(args.rounds):
         for name, worker in workers.items():
-            timings[name].append(json.loads(ask(worker, "run")))
-    memory = {name: stop(worker) for name, worker in workers.items()}
-    base = medians(timings[names[0]])
+            timings.setdefault(name, []).append(json.loads(ask(worker, "run")))
+    memory |= {name: stop(worker) for name, worker in workers.items()}
+    shutil.rmtree(cache)
+    base = medians(timings["diffusers/float32"])
     what = "step, guidance on" if network == "unet" else "decode"
     columns = "".join(f"{title:>10}" for title in ("load s", "wall s", "cpu s", "ratio", "cpu ratio", "peak GB"))
     print(f"\n{network + ': ' + what:32}{columns}")
@@ -131,19 +167,52 @@ def compare(args: argparse.Namespace, network: str, precision: str) -> None:
         print(f"{program + ' ' + at:32}" + "".join(f"{cell:10.3f}" for cell in cells), flush=True)
 
 
+def outside(args: argparse.Namespace, precision: str) -> None:
+    """The share of a sampling loop, from its first step's end to its last's, that no network takes."""
+    from noisette import engines
+    from noisette.generate import generate
+    from noisette.plan import plan
+    from noisette.recipe import Recipe
+
+    sides = {"img_w": args.side, "img_h": args.side, "num_inference_steps": 5}
+    planned = plan(
+        Recipe(prompt="a cat", model=str(args.model), engine="openvino", precision=precision, seed="0", **sides)
+    )
+    networks = engines.load(planned)
+    denoise, spent, ends = networks.denoise, [0.0], []
+
+    def timed_denoise(*given: Any, **more: Any) -> Any:
+        began = time.perf_counter()
+        found = denoise(*given, **more)
+        spent[0] += time.perf_counter() - began
+        return found
+
+    def ended() -> None:
+        ends.append((time.perf_counter(), spent[0]))
+
+    networks.denoise = timed_denoise  # type: ignore[method-assign]
+    list(generate(planned, networks, ended))
+    (first, before), (last, after) = ends[0], ends[-1]
+    print(f"\nloop {precision}: {1 - (after - before) / (last - first):.2%} outside the networks", flush=True)
+
+
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(one[key] for one in rounds) for key in ("wall", "cpu")}
 
 
-def start(args: argparse.Namespace, name: str, network: str) -> subprocess.Popen[str]:
-    """A worker process. Threads that wait must sleep, or they count as work."""
+def start(args: argparse.Namespace, name: str, network: str, cache: str) -> subprocess.Popen[str]:
+    """A worker process; noisette's keep their compiled models in `cache`.
+
+    Threads that wait must sleep, or they count as work.
+    """
+    own = {"NOISETTE_CACHE": cache} if name.startswith("noisette") else {}
     command = [sys.executable, __file__, str(args.model), "--side", str(args.side), "--threads", str(args.threads)]
     return subprocess.Popen(
         [*command, "--worker", f"{name}/{network}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | own | {"OMP_WAIT_POLICY": "PASSIVE"},
     )
 
 
@@ -166,16 +235,17 @@ def stop(worker: subprocess.Popen[str]) -> float:
 
 def work(args: argparse.Namespace) -> None:
     """A worker: loads and runs once, then answers each line with the times of one more run."""
+    if args.worker == "quantize":
+        return quantize_on_noise(args.model)
     os.sched_setaffinity(0, range(args.threads))
     name, precision, network = args.worker.split("/")
+    if name == "loop":
+        return outside(args, precision)
     begun = time.perf_counter()
-    if name == "noisette, first time":
-        os.environ["NOISETTE_CACHE"] = fresh_cache(args.model, [precision])
-        begun = time.perf_counter()
-    programs = {"diffusers": with_diffusers, "openvino-genai": with_genai, "product": product}
+    programs = {"diffusers": with_diffusers, "openvino-genai": with_genai, ONCE: with_ggml, "product": product}
     run = programs.get(name, with_noisette)(args, network, precision)
     print(json.dumps({"wall": time.perf_counter() - begun}), flush=True)
-    if name != "noisette, first time":
+    if name not in (FIRST, ONCE):
         run()
     for line in sys.stdin:
         if line.strip() == "stop":
@@ -184,14 +254,14 @@ def work(args: argparse.Namespace) -> None:
         print(json.dumps(run()), flush=True)
 
 
-def fresh_cache(model: Path, precisions: list[str]) -> str:
-    """A cache folder that holds nothing but the int8 networks, if they are among what is loaded."""
+def fresh_cache(model: Path, precision: str) -> str:
+    """A cache folder that holds nothing but the int8 networks, where these are loaded."""
     from noisette.checkpoint import locate
     from noisette.optimized import folder_of
 
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # gigabytes
-    if "int8" in precisions:
+    if precision == "int8":
         kept = folder_of(locate(str(model)))
         (Path(folder) / "optimized").mkdir()
         (Path(folder) / "optimized" / kept.name).symlink_to(kept)
@@ -281,6 +351,31 @@ def with_genai(args: argparse.Namespace, network: str, precision: str) -> Timed:
     return run
 
 
+def with_ggml(args: argparse.Namespace, network: str, precision: str) -> Timed:
+    """A picture of two steps by stable-diffusion.cpp: a step is the second, a decode what follows it."""
+    from stable_diffusion_cpp import StableDiffusion
+
+    pipe = StableDiffusion(
+        model_path=str(args.model), n_threads=args.threads, wtype=GGML[precision], verbose=False
+    )  # fmt: skip
+
+    def run() -> dict[str, float]:
+        times: list[tuple[float, float]] = []
+
+        def now(*progress: object) -> None:
+            times.append((time.perf_counter(), time.process_time()))
+
+        pipe.generate_image(
+            "a cat", width=args.side, height=args.side, cfg_scale=7.5, sample_steps=2, sample_method="euler",
+            progress_callback=now,
+        )  # fmt: skip
+        now()
+        (wall, cpu), (later, cpu_later) = times[-2:] if network == "vae" else times[-3:-1]
+        return {"wall": later - wall, "cpu": cpu_later - cpu}
+
+    return run
+
+
 def product(args: argparse.Namespace, network: str, precision: str) -> Timed:
     """What a step's products would take at the rate of one large one in openvino; at int8 one of 8-bit whole numbers,
     as its passes make of a quantized layer.
@@ -334,8 +429,10 @@ def machine() -> str:
 
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())  # fmt: skip
-    named = [name for name in ("openvino", "torch", "diffusers", "openvino_genai") if find_spec(name)]
-    return f"{cpu}, {os.cpu_count()} cores; {', '.join(f'{name} {version(name)}' for name in named)}"
+    known = {"stable_diffusion_cpp": "stable_diffusion_cpp_python"}
+    named = [name for name in ("openvino", "torch", "diffusers", "openvino_genai", *known) if find_spec(name)]
+    versions = ", ".join(f"{name} {version(known.get(name, name))}" for name in named)
+    return f"{cpu}, {os.cpu_count()} cores; {versions}"
 
 
 if __name__ == "__main__":

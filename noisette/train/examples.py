@@ -40,7 +40,8 @@ def make_examples(entries: list[dict[str, Any]], cut_outs: np.ndarray, config: d
         label, tags = entry["label"], entry["tags"]
         hue = compose.dominant_hue(cut_outs[row])
         natural = nearest_colour(hue) if hue is not None else ""
-        plain = [*captions.captions_for(label, tags, natural, config["captions"], rng), *entry["described"]]
+        described = entry["described"] * config["described"]
+        plain = [*captions.captions_for(label, tags, natural, config["captions"], rng), *described]
         examples += [Example(row, kind, "", tuple(plain)) for kind in ("white", "mirrored")]
         for colour in rng.choice(list(compose.COLOURS), config["grounds"], replace=False):
             said = captions.on_ground(label, tags, str(colour), 4, rng)
