@@ -12,11 +12,14 @@ from noisette.recipe import nearest
 
 DEFAULT = Path(__file__).parent / "config.toml"
 
+SIGNED = ("timestep_mean",)  # the only numbers that may be less than nothing
+
 Config = dict[str, dict[str, Any]]
 
 
 def read_config(path: Path | None) -> Config:
-    """The configuration in `path` over the shipped one. Raises UserError for a key or a type nobody knows."""
+    """The configuration in `path` over the shipped one. Raises UserError for a key, a type or a
+    negative number that nobody knows."""
     config = tomllib.loads(DEFAULT.read_text(encoding="utf-8"))
     if path is None:
         return config
@@ -35,6 +38,8 @@ def read_config(path: Path | None) -> Config:
             wanted = type(config[section][key])
             if not isinstance(value, wanted) and not (wanted is float and type(value) is int):
                 raise UserError(f"--config {path}: {section}.{key} {value!r} is not of type {wanted.__name__}")
+            if isinstance(value, (int, float)) and not value >= 0 and key not in SIGNED:
+                raise UserError(f"--config {path}: {section}.{key} {value} is out of range: 0 or more")
             config[section][key] = value
     return config
 

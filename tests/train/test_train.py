@@ -36,6 +36,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
         ("[autoencoder]\nbacth = 3", "did you mean 'batch'"),
         ("[autoencodr]\nbatch = 3", "did you mean 'autoencoder'"),
         ("[denoiser]\nbatch = 'x'", "not of type int"),
+        ("[data]\ndescribed = -1", "data.described -1 is out of range: 0 or more"),
+        ("[denoiser]\nlearning_rate = nan", "learning_rate nan is out of range"),
         ("[autoencoder", "not TOML"),
     ],
 )
