@@ -138,10 +138,12 @@ class Checkpoint:
     @property
     def image_encoder(self) -> Path | None:
         """The folder MODEL-image-encoder beside the model's own (`noisette train image_encoder`), if there is one."""
-        if self.folder is None:
-            return None
-        beside = self.folder.with_name(f"{self.folder.name}-image-encoder")
-        return beside if (beside / "config.json").is_file() else None
+        return self._beside("image-encoder", "config.json")
+
+    @property
+    def thesaurus(self) -> Path | None:
+        """The folder MODEL-thesaurus beside the model's own (`noisette train thesaurus`), if there is one."""
+        return self._beside("thesaurus", "names.json")
 
     @property
     def sees(self) -> bool:
@@ -153,6 +155,13 @@ class Checkpoint:
         """The configuration of the model's own motion modules, as AnimateDiff has them; {} without."""
         config = None if self.folder is None else motion_folder(self.folder) / "config.json"
         return read_json(config) if config is not None and config.is_file() else {}
+
+    def _beside(self, what: str, file: str) -> Path | None:
+        """The folder MODEL-`what` beside the model's own, if it is one and holds `file`."""
+        if self.folder is None:
+            return None
+        beside = self.folder.with_name(f"{self.folder.name}-{what}")
+        return beside if (beside / file).is_file() else None
 
     def _text_name(self, name: str) -> str:
         if self.configs["text_encoder"]["model_type"] == "bert":

@@ -173,6 +173,8 @@ def make(planned: Plan, as_json: bool) -> int:
                 previews.remove([result.seed])
             proved = proved and saved.proved
             bar.clear()
+            for asked, told in result.facts.get("read_as", {}).items():
+                print(f"note: {asked!r} names nothing the model knows; read as {told!r}", file=sys.stderr)
             for words in result.facts.get("words_cut", ()):
                 print(
                     f"note: the model's text encoder has no room for the end of the prompt: {words!r}",

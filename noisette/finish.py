@@ -80,9 +80,9 @@ def finish(plan: Plan, images: Sequence[Array]) -> tuple[Picture, dict[str, Any]
 def composed(image: Array, size: Size, upscaler: str) -> Pixels:
     """uint8 [H, W, 3] of a picture without a base: where it is hires, of its canvas' middle."""
     if size.continued:
-        side = min(size.width, size.height)
-        square = enlarge(pixels.from_model(image), side, side, upscaler, "stretch")
-        return pixels.continue_ground(square, size.width, size.height)
+        width, height = round(size.canvas_width * size.scale), round(size.canvas_height * size.scale)
+        middle = enlarge(pixels.from_model(image), width, height, upscaler, "stretch")
+        return pixels.continue_ground(middle, size.width, size.height)
     if size.hires:
         return enlarge(pixels.from_model(image), size.width, size.height, upscaler, "crop")
     return off_canvas(image, size, upscaler)

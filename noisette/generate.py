@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noisette import image_prompt, pixels
+from noisette import image_prompt, pixels, thesaurus
 from noisette.finish import finish, on_canvas
 from noisette.modes import MODES, Job
 from noisette.noise import Noise, Varied
 from noisette.reading import Picture
 from noisette.recipe import parse_chain
 from noisette.sampling import SAMPLERS, Callback
-from noisette.sizes import padded
+from noisette.sizes import SHARED, padded
+from noisette.tiles import Place
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Networks
@@ -54,10 +55,12 @@ def generate(
         return
     recipe = plan.recipe
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
-    prompt = model.encode_prompt(recipe.prompt, recipe.negative_prompts)
-    shown: dict[str, Any] = {}
+    told, read_as = thesaurus.read(plan, model, plan.scene.prompts if plan.scene else (recipe.prompt,))
+    prompt = model.encode_prompt(told, recipe.negative_prompts)
+    shown: dict[str, Any] = read_as
     if recipe.image_prompt or recipe.ip_adapter:
-        prompt, shown = image_prompt.prompted(prompt, plan, networks)
+        prompt, said = image_prompt.prompted(prompt, plan, networks)
+        shown = shown | said
     chain = parse_chain(recipe)
     inputs = [on_canvas(plan, window) for window in plan.windows]
 
@@ -69,6 +72,8 @@ def generate(
         for window, (base, mask) in zip(plan.windows, inputs, strict=True):
             canvas = window.size.canvas_width, window.size.canvas_height
             job = Job(model, prompt, recipe, streams, paths, *canvas, base, mask, progress)
+            if plan.scene:
+                job = replace(job, places=places_of(plan, model))
             if look:
                 job = replace(job, look=partial(look, seeds, model.decode))
             latents, said = sample(plan.mode, job)
@@ -113,6 +118,14 @@ def sample(mode: str, job: Job) -> tuple[Array, dict[str, Any]]:
     callback = looked_at(start.callback, job.look) if job.look else start.callback
     x = SAMPLERS[job.recipe.sampler](start.denoise, start.x, start.levels, start.noise, callback)
     return start.end(x), start.facts
+
+
+def places_of(plan: Plan, model: Any) -> list[Place]:
+    """Where on the latents the things of a scene are: squares in a row or a column that share a little."""
+    assert plan.scene is not None
+    side = model.latent_shape(plan.checkpoint.native_side, plan.checkpoint.native_side)[-1]
+    spans = [slice(start, start + side) for start in (i * (side - SHARED) for i in range(len(plan.scene.prompts)))]
+    return [np.s_[..., span, :] if plan.scene.down else np.s_[..., span] for span in spans]
 
 
 def looked_at(callback: Callback, look: Callable[[int, Array], object]) -> Callback:

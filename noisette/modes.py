@@ -12,7 +12,7 @@ import numpy as np
 from noisette.noise import Noise, slerp
 from noisette.sampling import Callback, Denoise, Draw, Level, ancestral_step, keep
 from noisette.schedules import from_strength
-from noisette.tiles import tiled
+from noisette.tiles import Place, tiled, together
 
 if TYPE_CHECKING:
     from noisette.engines import Array
@@ -50,6 +50,7 @@ class Job:
     mask: Array  # [1, 1, H, W], 0 is kept, 1 repainted, more of the steps the more; 1 where no mask is given
     progress: Callable[[], object] = lambda: None
     tile: int = 0  # pixels a side, where the canvas is denoised in tiles
+    places: Sequence[Place] = ()  # of the latents, one for each prompt, where each has a part of its own
     look: Callable[[int, Array], object] | None = None  # shown the guessed latents after each step
 
     def draw(self) -> Array:
@@ -75,6 +76,8 @@ class Job:
         interval = recipe.guidance_start, recipe.guidance_end
         scales = recipe.guidance_scale, recipe.guidance_rescale
         denoise = self.model.denoiser(self.prompt, *scales, interval, levels, beside, recipe.step_cache)
+        if self.places:
+            return together(denoise, self.places)
         if not self.tile:
             return denoise
         side = self.model.latent_shape(self.tile, self.tile)[-1]

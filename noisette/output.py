@@ -46,6 +46,7 @@ def metadata(plan: Plan, seed: int, seconds: float, facts: dict[str, Any]) -> di
         "size": [plan.size.width, plan.size.height],
         "canvas": [plan.size.canvas_width, plan.size.canvas_height],
         "windows": [window.describe() for window in plan.windows],
+        **({"scene": plan.scene.describe()} if plan.scene else {}),
         "engine": plan.engine,
         "precision": plan.recipe.precision,
         **({"optimized": folder_of(plan.checkpoint).name} if plan.recipe.precision == "int8" else {}),

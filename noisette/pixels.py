@@ -83,18 +83,20 @@ def pad_to(data: Array, width: int, height: int) -> Array:
     return np.pad(data, grow, mode="reflect")  # type: ignore[return-value]
 
 
-def continue_ground(square: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture uint8 [S, S, 3] in the middle of width x height, S the smaller: beyond each of the two ends the
-    median colour of that end's ground, into which its outermost pixels fade. Ground is what is near the median
-    colour of the border.
+def continue_ground(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A picture uint8 [h, w, 3] in the middle of width x height, of which it has the one or the other: beyond each of
+    the two ends the median colour of that end's ground, into which its outermost pixels fade. Ground is what is near
+    the median colour of the border.
     """
-    if width > height:
-        return continue_ground(square.swapaxes(0, 1), height, width).swapaxes(0, 1)
-    side, fade = len(square), max(1, round(len(square) * GROUND_FADE))
+    if picture.shape[:2] == (height, width):
+        return picture
+    if picture.shape[1] < width:
+        return continue_ground(picture.swapaxes(0, 1), height, width).swapaxes(0, 1)
+    side, fade = len(picture), max(1, round(len(picture) * GROUND_FADE))
     whole = np.zeros((height, width, 3), np.float32)
     top = (height - side) // 2
-    edge = np.median(np.concatenate([square[0], square[-1], square[:, 0], square[:, -1]]), axis=0)
-    whole[top : top + side] = square
+    edge = np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]]), axis=0)
+    whole[top : top + side] = picture
     for part, row in ((whole[: top + fade], top), (whole[: top + side - fade - 1 : -1], height - top - side)):
         plain = np.abs(part[row:] - edge).max(axis=-1) < GROUND_REACH  # things that end here keep their edge
         ground = np.median(part[row : row + fade][plain[:fade]], axis=0) if plain[:fade].any() else edge

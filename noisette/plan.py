@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisette import adapters, clip_fields, clip_plan
+from noisette import adapters, clip_fields, clip_plan, wording
 from noisette import checkpoint as checkpoints
 from noisette.catalog import FAMILIES, MODELS, Family
 from noisette.checkpoint import Checkpoint
@@ -29,7 +29,8 @@ from noisette.checks import (
 from noisette.clip_plan import ClipPlan
 from noisette.errors import UserError
 from noisette.recipe import ALTERING_NOTHING, MAX_PIXELS, Recipe, among, asks, parse_seeds
-from noisette.sizes import Size, Window, composed_size, written_size
+from noisette.sizes import Size, Window, composed_size, scene_for, written_size
+from noisette.wording import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ class Plan:
     loras: tuple[tuple[Path, float], ...]
     notes: tuple[str, ...]
     clip: ClipPlan | None = None
+    scene: Scene | None = None
 
     @property
     def steps(self) -> int:
@@ -139,6 +141,7 @@ class Plan:
             "downloads": list(self.checkpoint.downloads),
             "notes": list(self.notes),
             "recipe": recipe.to_json(),
+            **({"scene": self.scene.describe()} if self.scene else {}),
             **(self.clip.describe() if self.clip else {}),
         }
 
@@ -157,6 +160,7 @@ class Plan:
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
+            **({"scene": f"{self.scene.order}: {'; '.join(self.scene.prompts)}"} if self.scene else {}),
             "writes": ", ".join(facts["files"]),
             "downloads": ", ".join(facts["downloads"]) or "nothing",
         }
@@ -248,6 +252,13 @@ def windows_of(
     return windows_for(mask.repaint, recipe.crop, size, checkpoint.native_side, checkpoint.vae_scale_factor)
 
 
+def scene_of(recipe: Recipe, mode: str, checkpoint: Checkpoint) -> Scene | None:
+    """The several things that a picture is to show, each in a place of its own, if the model knows them by name."""
+    if mode != "text2img" or not recipe.interpret or recipe.hires == "off" or checkpoint.thesaurus is None:
+        return None
+    return wording.scene(recipe.prompt, wording.vocabulary(checkpoint.thesaurus))
+
+
 def find_model(name: str) -> Found:
     """The checkpoint behind --model, its family, its own defaults and the widest aspect it composes directly."""
     row = MODELS.get(name)
@@ -320,7 +331,12 @@ def plan(
     width, height = written_size(recipe, shape.size if shape else None, native)
     if width * height > MAX_PIXELS:
         raise UserError(f"{width}x{height} are {width * height:,} pixels: at most {MAX_PIXELS:,} are written")
-    size = composed_size(recipe, mode, width, height, checkpoint, max_aspect)
+    scene = scene_of(recipe, mode, checkpoint)
+    if scene:
+        grid = checkpoint.vae_scale_factor
+        size = scene_for(width, height, checkpoint.native_side, grid, len(scene.prompts), scene.down)
+    else:
+        size = composed_size(recipe, mode, width, height, checkpoint, max_aspect)
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
@@ -351,6 +367,7 @@ def plan(
         loras,
         (*fit_notes, *notes),
         clip,
+        scene,
     )
     idle = without_effect(made, usual, beyond)
     if idle and not lenient:

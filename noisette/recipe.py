@@ -83,6 +83,11 @@ class Recipe:
     """What to make. A field whose default is None is open until `plan` gives it the value that suits the model."""
 
     prompt: str = flag("", "what the picture shows; (word:1.3) weighs a word", longest=MAX_PROMPT)
+    interpret: bool = flag(
+        True,
+        "where a model has a thesaurus: words that name nothing it knows are read as the nearest thing, and several"
+        " things are composed each in a place of its own; False takes the prompt as it stands",
+    )
     negative_prompts: str = flag("", "what it must not show", aliases=("negative_prompt",), longest=MAX_PROMPT)
     base_img: str = flag(None, "the picture to start from (img2img, inpainting, variation, img2video)")
     mask_img: str = flag(None, "white is repainted, black is kept (inpainting)")

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
 
 DEFAULT_SIDE = 512
+SHARED = 2  # latents that the neighbours of a scene share
 
 
 @dataclass(frozen=True)
 class Size:
     """What is written, and what the model composes on the way (pixels; canvas a multiple of the model's grid).
 
-    `continued`: the canvas is a square in the middle, whose ground goes on around it.
+    `continued`: the canvas lies in the middle, as large as it fits, and its ground goes on around it.
     """
 
     width: int
@@ -33,7 +34,10 @@ class Size:
     @property
     def scale(self) -> float:
         """Pixels of the written picture for one of the canvas, the same across and down."""
-        return max(self.width / self.canvas_width, self.height / self.canvas_height) if self.hires else 1.0
+        scales = self.width / self.canvas_width, self.height / self.canvas_height
+        if self.continued:
+            return min(scales)
+        return max(scales) if self.hires else 1.0
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -140,6 +144,13 @@ def size_for(width: int, height: int, native_side: int, grid: int, max_aspect: f
 def square_for(width: int, height: int, native_side: int) -> Size:
     """width x height by a model that knows squares only: one of its native side, whose ground goes on."""
     return Size(width, height, native_side, native_side, hires=True, continued=True)
+
+
+def scene_for(width: int, height: int, native_side: int, grid: int, count: int, down: bool) -> Size:
+    """width x height for `count` things, each in a square of the native side, in a row or (`down`) a column."""
+    along = count * native_side - (count - 1) * SHARED * grid
+    canvas = (native_side, along) if down else (along, native_side)
+    return Size(width, height, *canvas, hires=True, continued=True)
 
 
 def padded(width: int, height: int, grid: int) -> Size:

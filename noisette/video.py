@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisette import clip_fields, clip_plan, clip_record, generate, moving, names, output, whole_clips
+from noisette import clip_fields, clip_plan, clip_record, generate, moving, names, output, thesaurus, whole_clips
 from noisette.clips import Frame
 from noisette.finish import finish, on_canvas
 from noisette.modes import Job, latent_mask
@@ -123,7 +123,8 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
     assert plan.clip is not None
     recipe, size, clip = plan.recipe, plan.size, plan.clip
     model = import_module(plan.family.module).load(networks, plan.checkpoint)
-    prompt = model.encode_prompt([text for _, text in clip.prompts], recipe.negative_prompts)
+    told, read_as = thesaurus.read(plan, model, [text for _, text in clip.prompts])
+    prompt = model.encode_prompt(told, recipe.negative_prompts)
     sampled, turns = clip.sampled(), parse_chain(recipe)
     nothing = np.zeros(0, np.float32)
     for seed in plan.seeds:
@@ -146,7 +147,7 @@ def make(plan: Plan, networks: Networks, progress: Callable[[], object] = lambda
             images = (model.decode(np.ascontiguousarray(latents[:, :, i]))[0] for i in range(latents.shape[2]))
         if recipe.interpolate_by == "blend":
             images = blended(images, clip.times, recipe.loop)
-        said = {**facts, **generate.said_of(prompt), **generate.said_of_chain(turns)}
+        said = {**facts, **read_as, **generate.said_of(prompt), **generate.said_of_chain(turns)}
         yield ClipResult(seed, frames_of(plan, images), began, said)
 
 
@@ -170,7 +171,8 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     assert clip.moved is not None
     if job.plan.base is None:
         said = clip_fields.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
-        prompt = job.model.encode_prompt(said, recipe.negative_prompts)
+        told, _ = thesaurus.read(job.plan, job.model, [said])
+        prompt = job.model.encode_prompt(told, recipe.negative_prompts)
         alone = Job(
             job.model, prompt, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress
         )

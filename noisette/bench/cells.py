@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisette import thesaurus
 from noisette.bench.places import left_open
 from noisette.clip_plan import read_clips
 from noisette.errors import UserError
@@ -159,6 +160,7 @@ def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
     }
     inputs = {name: getattr(recipe, name) for name in INPUTS}
     shown = planned.checkpoint.image_encoder if recipe.image_prompt else None
+    told_by = planned.checkpoint.thesaurus if recipe.interpret else None
     enlarges = planned.mode == "upscale" or any(window.size.hires for window in planned.windows)
     return {
         "recipe": fields,
@@ -169,6 +171,7 @@ def content_of(planned: Plan, memory: Memory) -> dict[str, Any]:
         "precision": recipe.precision,
         "inputs": {name: memory.digest(resolved(path)) for name, path in inputs.items() if path},
         **({"image_encoder": memory.digest(shown / "model.safetensors")} if shown else {}),
+        **({"thesaurus": thesaurus.digest(told_by)} if told_by else {}),
         **(enlarging(recipe.upscaler) if enlarges else {}),
         "loras": [[memory.digest(path), scale] for path, scale in planned.loras],
     }

@@ -78,11 +78,7 @@ class Own:
 
     def text(self, prompt: str) -> Vector:
         """The mean of the states of the prompt's first window, as the image encoder was trained on."""
-        model = stable_diffusion.load(self._networks, self._plan.checkpoint)
-        chunk = model.tokenizer.chunks(prompt)[0]
-        mask = np.array([chunk.mask], np.int64)
-        states = self._networks.encode_text(np.array([chunk.ids], np.int64), mask if model.use_mask else None)
-        return unit(states[0][mask[0] > 0].mean(axis=0))
+        return stable_diffusion.load(self._networks, self._plan.checkpoint).pooled(prompt)
 
     def picture(self, picture: Picture) -> Vector:
         """By the image encoder's second head."""

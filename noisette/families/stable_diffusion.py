@@ -115,6 +115,14 @@ class StableDiffusion:
         states = weighed(self.networks.encode_text(ids, mask), flat, len(every))
         return Conditions(states[: len(positives)], states[len(positives) :], cut)
 
+    def pooled(self, prompt: str) -> Array:
+        """The mean of the states of a text's first window, of length one: [width] (Reimers and Gurevych 2019)."""
+        chunk = self.tokenizer.chunks(prompt)[0]
+        mask = np.array([chunk.mask], np.int64)
+        states = self.networks.encode_text(np.array([chunk.ids], np.int64), mask if self.use_mask else None)
+        mean: Array = states[0][mask[0] > 0].mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
     def encode_image(self, pixels: Array, streams: Sequence[Noise]) -> Array:
         """Pixels [1 or B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w], one for each noise stream.
 

@@ -9,6 +9,7 @@ denoiser.py     text and noise -> latents
 decoder.py      the autoencoder's half once more, on what the denoiser gives
 upscale.py      small pictures -> twice the size, taught on vectors.py
 image_encoder.py latents -> the text states of what they show
+thesaurus.py    what is said of each thing, for prompts in other words
 motion.py       the exported model -> motion modules, taught on clips that moving.py makes
 export.py       the diffusers folder, with card.md
 sheet.py        what it draws, also while it trains
@@ -32,6 +33,7 @@ STEPS = (
     "decoder",
     "upscale",
     "image_encoder",
+    "thesaurus",
     "export",
     "motion",
     "sheet",
@@ -44,6 +46,7 @@ NEEDS = {  # the steps before each
     "decoder": ("data", "autoencoder", "denoiser"),
     "upscale": ("data", "autoencoder"),
     "image_encoder": ("data", "autoencoder", "denoiser"),
+    "thesaurus": ("data",),
     "export": ("data", "autoencoder", "denoiser"),
     "motion": ("data",),
     "sheet": (),
@@ -82,7 +85,18 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
     from noisette import judge
-    from noisette.train import autoencoder, data, decoder, denoiser, export, image_encoder, motion, sheet, upscale
+    from noisette.train import (
+        autoencoder,
+        data,
+        decoder,
+        denoiser,
+        export,
+        image_encoder,
+        motion,
+        sheet,
+        thesaurus,
+        upscale,
+    )
     from noisette.train.checkpoint import check_exported, keep_start
     from noisette.train.config import read_config
 
@@ -112,6 +126,8 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
             upscale.train(folder, config)
         elif step == "image_encoder":
             image_encoder.train(folder, config)
+        elif step == "thesaurus":
+            thesaurus.export(folder, config, values.to.with_name(f"{values.to.name}-thesaurus"))
         elif step == "export":
             export.export(folder, config, values.to)
             for name, companion in (("upscale", upscale), ("image_encoder", image_encoder)):

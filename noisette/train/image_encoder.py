@@ -23,7 +23,7 @@ from noisette.train.compose import on_white
 from noisette.train.config import Config
 from noisette.train.data import read_pictures, write_json
 from noisette.train.denoiser import Batches
-from noisette.train.text import encode, lengths, load_text_encoder
+from noisette.train.text import encode, lengths, load_text_encoder, pooled
 
 SIDE = 16  # latents along each side of what it sees
 STRIDES = (1, 2, 2, 2)
@@ -65,13 +65,6 @@ def build(folder: Path, config: Config) -> ImageEncoder:
     """The network for the texts in `folder`."""
     _, tokens, width = np.load(folder / "text.npy", mmap_mode="r").shape
     return ImageEncoder(config["autoencoder"]["latent_channels"], config["image_encoder"], tokens, width)
-
-
-def pooled(states: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 [B, width]: the mean of each text's `count` first states, [B, T, width]."""
-    inside = np.arange(states.shape[1]) < count[:, None]
-    mean = (states.astype(np.float32) * inside[..., None]).sum(1) / count[:, None].astype(np.float32)
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
 def train(folder: Path, config: Config) -> None:

@@ -36,3 +36,10 @@ def encode(tokenizer: Tokenizer, encoder: BertModel, texts: list[str]) -> torch.
 def lengths(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """How many tokens each text has, int [B], the two that enclose it included."""
     return np.array([sum(row.attention_mask) for row in tokenizer.encode_batch(texts)])
+
+
+def pooled(states: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Unit vectors float32 [B, width]: the mean of each text's `count` first states, [B, T, width]."""
+    inside = np.arange(states.shape[1]) < count[:, None]
+    mean = (states.astype(np.float32) * inside[..., None]).sum(1) / count[:, None].astype(np.float32)
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
