@@ -24,7 +24,8 @@ Array = TypeVar("Array", bound=NDArray[np.generic])
 
 
 GROUND_FADE = 0.06  # of a square's side
-GROUND_REACH = 40  # of 255: what is as near to the ground's colour is ground
+GROUND_EVENS = 0.15  # of the side: how far beyond an end its ground's colours reach
+GROUND_REACH = 60  # of 255: what is as near to the ground's colour is ground
 
 
 def resize(data: Pixels, width: int, height: int) -> Pixels:
@@ -84,9 +85,10 @@ def pad_to(data: Array, width: int, height: int) -> Array:
 
 
 def continue_ground(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture uint8 [h, w, 3] in the middle of width x height, of which it has the one or the other: beyond each of
-    the two ends the median colour of that end's ground, into which its outermost pixels fade. Ground is what is near
-    the median colour of the border.
+    """A picture uint8 [h, w, 3] in the middle of width x height, of which it has the one or the other.
+
+    Beyond each of the two ends the ground goes on in the colours it has along that end, which turn into their median
+    further out; its outermost pixels fade into them. Ground is what is near the median colour of the border.
     """
     if picture.shape[:2] == (height, width):
         return picture
@@ -98,14 +100,30 @@ def continue_ground(picture: NDArray[np.uint8], width: int, height: int) -> NDAr
     edge = np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]]), axis=0)
     whole[top : top + side] = picture
     for part, row in ((whole[: top + fade], top), (whole[: top + side - fade - 1 : -1], height - top - side)):
-        plain = np.abs(part[row:] - edge).max(axis=-1) < GROUND_REACH  # things that end here keep their edge
-        ground = np.median(part[row : row + fade][plain[:fade]], axis=0) if plain[:fade].any() else edge
-        part[:row] = ground
-        near = part[row:]
+        near = part[row:].copy()
+        plain = np.abs(near - edge).max(axis=-1) < GROUND_REACH  # things that end here keep their edge
+        ground = np.median(near[plain], axis=0) if plain.any() else edge
+        along = along_end(near, plain, fade) if plain.any() else np.broadcast_to(edge, near.shape[1:])
+        away = np.exp(-np.arange(row, 0, -1) / (side * GROUND_EVENS))[:, None, None]
+        part[:row] = ground + away * (along - ground)
         weight = np.arange(1, len(near) + 1, dtype=np.float32)[:, None] / (fade + 1)
         weight = np.where(plain, weight, 1)[..., None]
-        part[row:] = weight * near + (1 - weight) * ground
+        part[row:] = weight * near + (1 - weight) * along
     return rounded(whole)
+
+
+def along_end(near: NDArray[np.float32], plain: NDArray[np.bool_], smooth: int) -> NDArray[np.float32]:
+    """The ground's colours [w, 3] along the end of a picture, from its outermost rows [n, w, 3].
+
+    Where nothing is `plain` [n, w] they lie between those beside it; each is a mean over 2 `smooth` + 1 pixels.
+    """
+    columns = np.arange(near.shape[1])
+    there = plain.any(axis=0)
+    sums = (near * plain[..., None]).sum(axis=0)[there] / plain.sum(axis=0)[there, None]
+    whole = [np.interp(columns, columns[there], sums[:, channel]) for channel in range(3)]
+    window = np.full(2 * smooth + 1, 1 / (2 * smooth + 1))
+    even = [np.convolve(np.pad(values, smooth, mode="edge"), window, mode="valid") for values in whole]
+    return np.stack(even, axis=-1).astype(np.float32)
 
 
 def shown(picture: Picture) -> NDArray[np.float32]:

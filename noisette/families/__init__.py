@@ -17,7 +17,7 @@ class Model(Protocol):
 
     masked: bool  # the network itself takes the mask and the masked picture (9-channel inpainting)
 
-    def encode_prompt(self, prompts: str, negative: str) -> Any:
+    def encode_prompt(self, prompts: str | Sequence[str], negative: str) -> Any:
         """The conditions of a run, computed once; `.cut` holds the words that found no room."""
         ...
 
