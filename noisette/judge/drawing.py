@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from noisette import engines, video
+from noisette import engines, thesaurus, video
+from noisette.checkpoint import locate
 from noisette.generate import generate
 from noisette.plan import plan
 from noisette.recipe import Recipe
@@ -29,6 +30,8 @@ class Artist:
         self, model: Path, side: int, settings: Mapping[str, Any], folder: Path, asked: Mapping[str, Any] = {}
     ) -> None:
         weights = hashlib.sha256((model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
+        if (said := locate(str(model)).thesaurus) is not None:
+            weights.update(thesaurus.digest(said).encode())
         self.settings: dict[str, Any] = {"model": str(model), **settings}
         self.asked = dict(asked)
         self.side = side
@@ -113,6 +116,7 @@ def inpaintings(artist: Artist, truths: list[tuple[str, np.ndarray]]) -> dict[st
         Image.fromarray(holed).save(base_path)
         Image.fromarray(mask).save(mask_path)
         edit = {"base_img": str(base_path), "mask_img": str(mask_path), "strict_mask": True, "strength": 1.0}
+        edit["feather"] = 0  # what the hole holds is not to be seen
         hole = mask > 0
         filled = {
             "noisette": artist.make({"prompt": text, "seed": str(seed), "num_inference_steps": STEPS, **edit}),
