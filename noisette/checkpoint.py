@@ -94,7 +94,7 @@ class Checkpoint:
         """The side of the square that the model was trained on, in pixels; models of whole clips take many sizes."""
         if "transformer" in self.configs:
             return LARGEST_CLIP
-        return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+        return side_of(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
 
     @property
     def pixels_to_a_latent(self) -> int:
@@ -174,6 +174,11 @@ class Checkpoint:
             return next(iter(self.weight_hashes.values()))
         lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.weight_hashes.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def side_of(sample_size: Any) -> int:
+    """A configuration's sample_size: one number, or [height, width], of which the smaller side is surely met."""
+    return int(min(sample_size) if isinstance(sample_size, list) else sample_size)
 
 
 def locate(model: str, prediction_type: str | None = None) -> Checkpoint:

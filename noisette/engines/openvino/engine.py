@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import MOTION, cache_folder, fetch
+from noisette.checkpoint import MOTION, cache_folder, fetch, side_of
 from noisette.engines import tiled
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
@@ -151,7 +151,7 @@ class OpenVINONetworks:
     def _tile(self) -> tuple[int, int]:
         """Pixels and latents along each side of a tile: what the autoencoder was trained on."""
         config, factor = self._checkpoint.configs["vae"], self._checkpoint.vae_scale_factor
-        latents = max(1, config.get("sample_size", 512) // factor)
+        latents = max(1, side_of(config.get("sample_size", 512)) // factor)
         return latents * factor, latents
 
     def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int, factor: int) -> Array:
