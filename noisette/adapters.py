@@ -49,7 +49,8 @@ def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     if is_xl:
         skipping = {name: config | {"clip_skip": layers} for name, config in encoders.items()}
     else:
-        skipping = {"text_encoder": encoder | {"num_hidden_layers": encoder["num_hidden_layers"] - layers}}
+        fewer = {"num_hidden_layers": encoder["num_hidden_layers"] - layers, "skipped_layers": layers}
+        skipping = {"text_encoder": encoder | fewer}
     return replace(checkpoint, configs=checkpoint.configs | skipping)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -179,6 +179,13 @@ class Checkpoint:
 def side_of(sample_size: Any) -> int:
     """A configuration's sample_size: one number, or [height, width], of which the smaller side is surely met."""
     return int(min(sample_size) if isinstance(sample_size, list) else sample_size)
+
+
+def not_skipped(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """The names of a network's tensors but for those in text layers that `adapters.with_clip_skip` leaves out."""
+    kept, skipped = config.get("num_hidden_layers", 0), config.get("skipped_layers", 0)
+    layers = tuple(f"text_model.encoder.layers.{i}." for i in range(kept, kept + skipped))
+    return [name for name in names if not name.startswith(layers)]
 
 
 def locate(model: str, prediction_type: str | None = None) -> Checkpoint:

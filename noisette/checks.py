@@ -174,7 +174,10 @@ def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
 
 
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
-    """int8 needs the openvino engine, networks made by `noisette optimize`, no LoRA, no motion modules. Raises UserError."""
+    """int8 needs the openvino engine, networks made by `noisette optimize`, no LoRA and no motion modules.
+
+    Raises UserError.
+    """
     if recipe.precision != "int8":
         return
     if engine != "openvino":

@@ -13,8 +13,9 @@ from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, C
 
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.engine import build_graph, run
-from noisette.engines.openvino.graph import Weights, check_all_used
+from noisette.engines.openvino.graph import Weights
 from noisette.errors import UserError
+from noisette.tensors import check_all_used
 
 CORE = ov.Core()
 TOLERANCE = 2e-5
@@ -90,7 +91,7 @@ def test_unet_equals_diffusers(name: str) -> None:
     context_graph, step_graph = unet.build_unet(config, weights)
     context_model, step_model = compile_model(context_graph), compile_model(step_graph)
     shallow_model = compile_model(unet.shallow(step_graph))
-    check_all_used("unet", arrays, weights.used)
+    check_all_used("unet", arrays, weights.used, "a file")
     rng = np.random.default_rng(0)
     for batch, height, width, tokens, timestep in [
         (2, 16, 16, 7, 999),
@@ -145,7 +146,7 @@ def test_autoencoder_kl_equals_diffusers(name: str) -> None:
     weights = Weights(arrays.__getitem__, "vae")
     encoder = compile_model(vae.build_encoder(reference.config, weights))
     decoder = compile_model(vae.build_decoder(reference.config, weights))
-    check_all_used("vae", arrays, weights.used)
+    check_all_used("vae", arrays, weights.used, "a file")
     rng, factor = np.random.default_rng(0), 2 ** (blocks - 1)
     for batch, height, width in [(1, 4, 4), (2, 3, 6)]:
         latents = rng.standard_normal((batch, reference.config.latent_channels, height, width), np.float32)
@@ -167,7 +168,7 @@ def test_autoencoder_tiny_equals_diffusers() -> None:
     weights = Weights(arrays.__getitem__, "vae")
     encoder = compile_model(vae.build_encoder(config, weights))
     decoder = compile_model(vae.build_decoder(config, weights))
-    check_all_used("vae", arrays, weights.used)
+    check_all_used("vae", arrays, weights.used, "a file")
     for height, width in [(8, 8), (5, 9)]:
         latents, pixels = torch.randn(1, 4, height, width), torch.rand(2, 3, 4 * height, 4 * width) * 2 - 1
         with torch.inference_mode():
@@ -261,7 +262,7 @@ def tensors_and_config(**changes: Any) -> tuple[dict[str, np.ndarray], dict[str,
 
 def refused(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        build_graph("unet", config, arrays.__getitem__, arrays)
+        build_graph("unet", config, arrays.__getitem__, arrays, "a file")
     return str(caught.value)
 
 

@@ -18,13 +18,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch
+from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch, not_skipped
 from noisette.engines import tiled
 from noisette.engines.torch_ip_adapter import ImagePrompter
 from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
-from noisette.tensors import Tensor
+from noisette.tensors import Tensor, check_all_used, file_of
 
 if TYPE_CHECKING:
     from noisette.engines import Added, Array, Ids
@@ -65,7 +65,9 @@ def load(
             networks[IMAGE_ENCODER] = CLIPVisionModelWithProjection(vision)
     for name, network in networks.items():
         upcast = name == "vae" and dtype == torch.float16 and checkpoint.upcasts_vae
-        fill(network, name, checkpoint.tensors(name), torch.float32 if upcast else dtype)
+        tensors, where_from = checkpoint.tensors(name), file_of(checkpoint.weights[name])
+        used = fill(network, name, tensors, torch.float32 if upcast else dtype, where_from)
+        check_all_used(name, not_skipped(tensors, checkpoint.configs[name]), used, where_from)
         network.to(where).eval().requires_grad_(False)
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
@@ -110,19 +112,24 @@ def text_config(config: dict[str, Any]) -> Any:
     return AutoConfig.for_model(config["model_type"], **settings)
 
 
-def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Puts weights from their files into a network. Raises UserError for one that is missing or misfits."""
-    state = {}
+def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype, where: str) -> list[str]:
+    """Puts weights from their files into a network; returns the names of those it took.
+
+    Raises UserError for one that is missing or misfits.
+    """
+    state, used = {}, []
     for wanted, slot in network.state_dict().items():
-        tensor = tensors.get(wanted) or tensors.get("text_model." + wanted)
+        used.append(wanted if wanted in tensors else "text_model." + wanted)
+        tensor = tensors.get(used[-1])
         if tensor is None:
-            raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from the checkpoint")
+            raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from {where}")
         if tensor.shape != tuple(slot.shape):
             raise UserError(
                 f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint, {list(slot.shape)} in its config"
             )
         state[wanted] = read(tensor).to(dtype)
     network.load_state_dict(state, assign=True)
+    return used
 
 
 def read(tensor: Tensor) -> torch.Tensor:

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import MOTION, cache_folder, fetch, side_of
+from noisette.checkpoint import MOTION, cache_folder, fetch, not_skipped, side_of
 from noisette.engines import tiled
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
-from noisette.engines.openvino.graph import Weights, check_all_used, parameter
+from noisette.engines.openvino.graph import Weights, parameter
 from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
 from noisette.optimized import files_of
+from noisette.tensors import check_all_used, file_of
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
@@ -177,8 +178,10 @@ class OpenVINONetworks:
         else:
             arrays = [{"latents": latents} for (latents,) in samples]
         tensors = self._checkpoint.tensors(network_of(name))
-        get = MappedTensors(tensors)
-        graph, kept = quantize(lambda: build_graph(name, self._config(name), get, tensors), arrays, KEPT_SHARE[name])
+        get, where = MappedTensors(tensors), file_of(self._checkpoint.weights[network_of(name)])
+        graph, kept = quantize(
+            lambda: build_graph(name, self._config(name), get, tensors, where), arrays, KEPT_SHARE[name]
+        )
         ov.save_model(graph, path, compress_to_fp16=False)
         return kept
 
@@ -245,22 +248,23 @@ class OpenVINONetworks:
 
         def build() -> tuple[ov.Model, Any]:
             if quantized:
-                graph = self._core.read_model(quantized)
+                graph = read_int8(self._core, quantized, self._checkpoint.model)
                 return (unet.shallow(graph) if name == "unet_shallow" else graph), None
-            tensors = self._tensors(network)
+            tensors, where = self._tensors(network), file_of(self._checkpoint.weights[network])
             get: Callable[[str], Any] = MappedTensors(tensors)
             Thread(target=let_go, args=(get, self._stepped), daemon=True).start()
             for lora in merged:
                 get = lora.merged(network, get)
             if not moves:
-                return build_graph(name, config, get, tensors), get
+                return build_graph(name, config, get, tensors, where), get
             of_motion = self._checkpoint.tensors(MOTION)
             get_motion = MappedTensors(of_motion)
             frames = parameter("num_frames", [1], np.int64)
-            weights = Weights(get_motion, MOTION)
+            place = file_of(self._checkpoint.weights[MOTION])
+            weights = Weights(get_motion, MOTION, where=place)
             motion = Motion(self._checkpoint.configs[MOTION], weights, frames, self._motion_scale)
-            made = build_graph(name, config, get, tensors, motion)
-            check_all_used(MOTION, of_motion, weights.used)
+            made = build_graph(name, config, get, tensors, where, motion)
+            check_all_used(MOTION, of_motion, weights.used, place)
             return made, (get, get_motion)
 
         folder = cache_folder() / "openvino"
@@ -275,6 +279,14 @@ def let_go(get: MappedTensors, done: Event) -> None:
     while not done.wait(0.05):
         get.release()
     get.release()
+
+
+def read_int8(core: ov.Core, path: Path, model: str) -> ov.Model:
+    """A graph that `noisette optimize` made. Raises UserError when its files are damaged."""
+    try:
+        return core.read_model(path)
+    except RuntimeError:
+        raise UserError(f"{path} is damaged: python3 -m noisette optimize {model} makes it again") from None
 
 
 def network_of(name: str) -> str:
@@ -298,18 +310,21 @@ def build_graph(
     config: Mapping[str, Any],
     get: Callable[[str], Any],
     names: Mapping[str, Any],
+    where: str,
     motion: Motion | None = None,
 ) -> ov.Model:
-    """One of the graphs of a checkpoint. UserError when tensors and config do not fit."""
+    """One of the graphs of a checkpoint. UserError when its config and the tensors `names` in `where` do not fit."""
     network = network_of(name)
-    weights = Weights(get, network)
+    weights = Weights(get, network, where=where)
+    made: dict[str, ov.Model] = {}
     if network == "unet":
-        context, step = unet.build_unet(config, weights, motion)
-        check_all_used(network, names, weights.used)
-        return {"unet": step, "unet_context": context}.get(name) or unet.shallow(step)
-    if network == "vae":
-        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
-    return text.build_text_encoder(config, weights)
+        made["unet_context"], made["unet"] = unet.build_unet(config, weights, motion)
+    elif network == "vae":  # both, or the tensors of the other would be left over
+        made = {"vae_encoder": vae.build_encoder(config, weights), "vae_decoder": vae.build_decoder(config, weights)}
+    else:
+        made[name] = text.build_text_encoder(config, weights)
+    check_all_used(network, not_skipped(names, config), weights.used, where)
+    return made.get(name) or unet.shallow(made["unet"])
 
 
 def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:
