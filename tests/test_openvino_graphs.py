@@ -180,6 +180,28 @@ def test_autoencoder_tiny_equals_diffusers() -> None:
         )
 
 
+OTHER_TINY: dict[str, Any] = {  # nothing as it is by default
+    "in_channels": 4, "out_channels": 4,
+    "encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (16,) * 3,
+    "num_encoder_blocks": (2, 1), "num_decoder_blocks": (1, 3, 2), "act_fn": "silu", "latent_channels": 6,
+    "upsampling_scaling_factor": 3, "latent_magnitude": 5, "latent_shift": 0.25, "scaling_factor": 0.7,
+}  # fmt: skip
+
+
+def test_autoencoder_tiny_of_any_configuration_equals_diffusers() -> None:
+    reference = randomized(AutoencoderTiny(**OTHER_TINY))
+    config = dict(reference.config) | {"_class_name": "AutoencoderTiny"}
+    arrays = arrays_of(reference)
+    graphs = (build_graph(f"vae_{part}", config, arrays.__getitem__, arrays, "") for part in ("encoder", "decoder"))
+    encoder, decoder = map(compile_model, graphs)
+    latents, pixels = torch.randn(2, 6, 3, 5), torch.rand(2, 4, 6, 10) * 2 - 1
+    with torch.inference_mode():
+        decoded, encoded = reference.decode(latents).sample, reference.encode(pixels).latents
+    assert decoded.shape == (2, 4, 27, 45)
+    np.testing.assert_allclose(run(decoder, {"latents": latents.numpy()})["pixels"], decoded.numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(run(encoder, {"pixels": pixels.numpy()})["moments"], encoded.numpy(), atol=TOLERANCE)
+
+
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -34,6 +34,7 @@ STORED = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+TINY_SIDE = 512  # pixels of AutoencoderTiny's tiles
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
@@ -203,25 +204,29 @@ class TorchNetworks:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
-        self._tile(pixels.shape[2] * pixels.shape[3])
-        encoded = self.vae.encode(self._in(pixels, self.vae.dtype))
         if isinstance(self.vae, AutoencoderTiny):
-            mean = out(encoded.latents)
+            mean = self._in_tiles(lambda x: self.vae.encode(x).latents, pixels, TINY_SIDE, TINY_SIDE // self._factor)
             return mean, np.full_like(mean, -30)
-        return out(encoded.latent_dist.mean), out(encoded.latent_dist.logvar)
+        self._tile(pixels.shape[2] * pixels.shape[3])
+        posterior = self.vae.encode(self._in(pixels, self.vae.dtype)).latent_dist
+        return out(posterior.mean), out(posterior.logvar)
 
     @torch.inference_mode()
     def decode_image(self, latents: Array) -> Array:
-        factor = 2 ** (
-            len(
-                self.vae.config[
-                    "decoder_block_out_channels" if isinstance(self.vae, AutoencoderTiny) else "block_out_channels"
-                ]
-            )
-            - 1
-        )
-        self._tile(latents.shape[2] * latents.shape[3] * factor**2)
+        if isinstance(self.vae, AutoencoderTiny):
+            return self._in_tiles(lambda x: self.vae.decode(x).sample, latents, TINY_SIDE // self._factor, TINY_SIDE)
+        self._tile(latents.shape[2] * latents.shape[3] * self._factor**2)
         return out(self.vae.decode(self._in(latents, self.vae.dtype), return_dict=False)[0])
+
+    @property
+    def _factor(self) -> int:
+        """Pixels to a latent along each side."""
+        is_tiny = isinstance(self.vae, AutoencoderTiny)
+        return 2 ** (len(self.vae.config["encoder_block_out_channels" if is_tiny else "block_out_channels"]) - 1)
+
+    def _in_tiles(self, run: Any, x: Array, tile: int, made: int) -> Array:
+        """AutoencoderTiny over a picture: diffusers' own tiles of it are for 4 latent channels and 8 pixels alone."""
+        return tiled.whole_or_tiled(lambda part: out(run(self._in(part, self.vae.dtype))), x, tile, made)
 
     def _in(self, array: Array, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype or self.dtype)

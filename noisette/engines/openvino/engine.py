@@ -136,7 +136,7 @@ class OpenVINONetworks:
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
         side, latents = self._tile
-        moments = self._in_tiles("vae_encoder", "pixels", "moments", pixels, side, latents, 1)
+        moments = self._in_tiles("vae_encoder", "pixels", "moments", pixels, side, latents)
         if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
             return moments, np.full_like(moments, -30.0)
         mean, logvar = np.split(moments, 2, axis=1)
@@ -145,8 +145,7 @@ class OpenVINONetworks:
     def decode_image(self, latents: Array) -> Array:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
         side, tile = self._tile
-        factor = side // tile
-        return self._in_tiles("vae_decoder", "latents", "pixels", latents, tile, side, factor)
+        return self._in_tiles("vae_decoder", "latents", "pixels", latents, tile, side)
 
     @property
     def _tile(self) -> tuple[int, int]:
@@ -155,16 +154,14 @@ class OpenVINONetworks:
         latents = max(1, side_of(config.get("sample_size", 512)) // factor)
         return latents * factor, latents
 
-    def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int, factor: int) -> Array:
+    def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int) -> Array:
         """A VAE network over a picture: whole, or in tiles above `tiled.WHOLE_AREA` pixels."""
 
         def once(part: Array) -> Array:
             result: Array = run(self._model(model), {given: part})[wanted]
             return result
 
-        if x.shape[2] * x.shape[3] * factor**2 <= tiled.WHOLE_AREA or max(x.shape[2:]) <= tile:
-            return once(x)
-        return tiled.tiled(once, x, tile, made)
+        return tiled.whole_or_tiled(once, x, tile, made)
 
     def optimize(self, name: str, samples: Sequence[tuple[Any, ...]], path: Path) -> list[str]:
         """Writes "unet" or "vae_decoder" as int8 to `path` (.xml), calibrated on arguments of `denoise` or
