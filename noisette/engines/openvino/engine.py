@@ -29,7 +29,6 @@ from noisette.tensors import check_all_used, file_of
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
     from noisette.engines import Added, Array, Ids
-    from noisette.tensors import Tensor
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
@@ -83,7 +82,7 @@ class OpenVINONetworks:
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         self._int8 = files_of(checkpoint) if precision == "int8" else {}
         self._copying, self._stepped = Lock(), Event()
-        self._copies: dict[str, Mapping[str, Tensor]] = {}  # what `_tensors` found; two graphs share the UNet's
+        self._copies: dict[str, MappedTensors] = {}  # what `_mapped` found; two graphs share the UNet's
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
         self._deep: Array = np.zeros(0, np.float32)
@@ -192,17 +191,22 @@ class OpenVINONetworks:
             conditions["added_features"] = unet.added_features(self._unet_config, *added)
         return {"sample": sample, "time_features": features}, self._carried(conditions)
 
-    def _tensors(self, network: str) -> Mapping[str, Tensor]:
+    def _mapped(self, network: str) -> MappedTensors:
         """The checkpoint's, or their float32 copy where the network is too large for its compiled form to be kept."""
         tensors = self._checkpoint.tensors(network)
         size = sum(4 * prod(tensor.shape) for tensor in tensors.values())
         if size <= LARGEST or all(tensor.dtype == "F32" for tensor in tensors.values()):
-            return tensors
+            return MappedTensors(tensors)
         files = [identity(path) for path in self._checkpoint.weights[network]]
         with self._copying:
             if network not in self._copies:
                 group = f"{network}-{place_hash(files)}"
-                self._copies[network] = float32_copy(tensors, cache_folder() / "openvino", group, files)
+                copy = float32_copy(tensors, cache_folder() / "openvino", group, files)
+                try:
+                    self._copies[network] = MappedTensors(copy)
+                    self._copies[network].map()
+                except FileNotFoundError:  # another process took it away just now
+                    self._copies[network] = MappedTensors(tensors)
         return self._copies[network]
 
     def _config(self, name: str) -> dict[str, Any]:
@@ -247,8 +251,8 @@ class OpenVINONetworks:
             if quantized:
                 graph = read_int8(self._core, quantized, self._checkpoint.model)
                 return (unet.shallow(graph) if name == "unet_shallow" else graph), None
-            tensors, where = self._tensors(network), file_of(self._checkpoint.weights[network])
-            get: Callable[[str], Any] = MappedTensors(tensors)
+            tensors, where = self._checkpoint.tensors(network), file_of(self._checkpoint.weights[network])
+            get: Callable[[str], Any] = self._mapped(network)
             Thread(target=let_go, args=(get, self._stepped), daemon=True).start()
             for lora in merged:
                 get = lora.merged(network, get)
