@@ -161,6 +161,27 @@ def test_an_unknown_precision_is_one_line(folder: Path) -> None:
         load(locate(str(folder)), precision="int3")
 
 
+def test_after_an_error_what_has_not_begun_is_dropped(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = [], threading.Event()
+
+    def compiled(core: Any, build: Any, properties: Any, folder: Path, group: str, key: str) -> Any:
+        begun.append(group.partition("-")[0])
+        if begun[-1] == "text_encoder":
+            raise UserError("damaged")
+        end.wait(60)
+        return None, None
+
+    monkeypatch.setattr("noisette.engines.openvino.engine.compiled", compiled)
+    networks = load(locate(str(folder)))
+    with pytest.raises(UserError, match="damaged"):
+        networks.encode_text(np.array([[1, 2]]), None)
+    end.set()
+    networks._pool.shutdown()
+    assert set(begun) <= {"unet", "text_encoder", "unet_context"}  # two at a time, and a third beside the failure
+
+
 def test_kept_features_serve_until_the_next_full_step(folder: Path, cache: Path) -> None:
     networks = load(locate(str(folder)))
     rng = np.random.default_rng(0)

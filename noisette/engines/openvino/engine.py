@@ -226,7 +226,11 @@ class OpenVINONetworks:
     def _model(self, name: str) -> ov.CompiledModel:
         if name not in self._models:
             self._start(name)
-        return self._models[name].result()[0]
+        try:
+            return self._models[name].result()[0]
+        except BaseException:  # Ctrl-C too: what has not begun would be compiled to its end before the process ends
+            self._models = {other: model for other, model in self._models.items() if not model.cancel()}
+            raise
 
     def _start(self, name: str) -> None:
         """Compile one graph in the background, or fetch it from the cache."""
