@@ -160,6 +160,14 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def check_device(recipe: Recipe) -> None:
+    """A device that this machine has not is told before a model is looked up. Raises UserError."""
+    from noisette.engines import check_here, installed
+
+    if recipe.device in ("cuda", "mps") and recipe.engine != "openvino" and installed("torch"):
+        check_here("torch", recipe.device, "float32")
+
+
 def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
     """Kept features need the openvino engine and steps that follow each other. Raises UserError."""
     if recipe.step_cache > 1 and engine != "openvino":

@@ -46,9 +46,7 @@ def load(
     Raises UserError: a device that is not there, a precision that torch does not run, a block that diffusers
     does not know, a tensor that does not fit its configuration.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
-    where, dtype = choose_device(device), PRECISIONS[precision]
+    where, dtype = check(device, precision)
     checkpoint = fetch(checkpoint)
     with init_empty_weights(include_buffers=False):
         networks = {
@@ -79,6 +77,13 @@ def load(
         prompter = ImagePrompter(networks["unet"], networks[IMAGE_ENCODER], weights)
     texts = {name: network for name, network in networks.items() if name in ("text_encoder", TEXT_2)}
     return TorchNetworks(networks["unet"], networks["vae"], texts, where, dtype, tie, prompter)
+
+
+def check(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Both as torch has them. Raises UserError for what is not there, or does not run."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
+    return choose_device(device), PRECISIONS[precision]
 
 
 def choose_device(device: str) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer, CLIPImageProcessor
 
 from noisette.checkpoint import Checkpoint, fetch
-from noisette.engines.torch_engine import PRECISIONS, choose_device, out
+from noisette.engines.torch_engine import check, out
 from noisette.errors import UserError
 from noisette.tensors import check_all_used
 
@@ -35,9 +35,7 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
 
     Raises UserError: a device that is not there, a precision or a class that does not run here, damaged weights.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
-    where, dtype = choose_device(device), PRECISIONS[precision]
+    where, dtype = check(device, precision)
     checkpoint = fetch(checkpoint)
     assert checkpoint.folder is not None
     networks = {}

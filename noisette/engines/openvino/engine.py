@@ -48,15 +48,19 @@ def load(
 
     Returns at once: `networks` load in the background, the others when they are first used.
     """
-    core = ov.Core()
-    if precision not in precisions(core):
-        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions(core))} do")
-    return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks, motion_scale)
+    check(device, precision)
+    return OpenVINONetworks(ov.Core(), fetch(checkpoint), precision, loras, networks, motion_scale)
 
 
-def precisions(core: ov.Core) -> list[str]:
+def check(device: str, precision: str) -> None:
+    """Raises UserError for a precision that this processor does not run."""
+    if precision not in precisions():
+        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions())} do")
+
+
+def precisions() -> list[str]:
     """Those that this processor has instructions for."""
-    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [name for name, capability in CAPABILITIES.items() if capability in known]
 
 
