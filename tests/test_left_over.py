@@ -91,6 +91,15 @@ def test_a_tensor_that_is_missing_is_named_with_its_file(network: str, name: str
         load(locate(str(folder)))
 
 
+def test_a_type_that_is_not_computed_with_is_named(folder: Path, load: Load) -> None:
+    def squeeze(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["conv_out.bias"] = tensors["conv_out.bias"].to(torch.float8_e4m3fn)
+
+    rewrite(folder / FILES["unet"], squeeze)
+    with pytest.raises(UserError, match=r"tensor conv_out.bias is stored as F8_E4M3; convert it to F16 or F32"):
+        load(locate(str(folder)))
+
+
 def test_what_other_uses_leave_in_a_text_encoder_is_no_matter(folder: Path, load: Load) -> None:
     def add(tensors: dict[str, torch.Tensor]) -> None:
         tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]

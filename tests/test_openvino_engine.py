@@ -332,6 +332,21 @@ def test_a_copy_taken_away_by_another_process_is_done_without(
     np.testing.assert_array_equal(prediction(half), small)
 
 
+def test_a_copy_whose_part_is_taken_away_is_done_without(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = cache_module.write_float32
+
+    def stolen(file: Any, tensors: Any) -> None:
+        write(file, tensors)
+        next(cache.glob("*.part")).unlink()
+
+    monkeypatch.setattr(cache_module, "write_float32", stolen)
+    tensors = locate(str(half)).tensors("unet")
+    assert float32_copy(tensors, cache, "unet-x", []) is tensors
+    assert not list(cache.iterdir())
+
+
 def test_where_no_copy_can_be_written_the_weights_serve_as_they_are(half: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     tensors = locate(str(half)).tensors("unet")

@@ -139,7 +139,14 @@ def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch
 
 
 def read(tensor: Tensor) -> torch.Tensor:
-    """A tensor straight out of the mapped file, without a copy unless it lies there transposed."""
+    """A tensor straight out of the mapped file, without a copy unless it lies there transposed.
+
+    Raises UserError for a type that is not computed with, as the other engine does.
+    """
+    if tensor.dtype not in STORED:
+        raise UserError(
+            f"{tensor.path.name}: tensor {tensor.name} is stored as {tensor.dtype}; convert it to F16 or F32"
+        )
     with tensor.path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     dtype = STORED[tensor.dtype]

@@ -150,7 +150,7 @@ def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files:
         Path(part).replace(path)
         threading.Thread(target=settle, args=(path, length), name=f"settle {path.name}").start()
         return found
-    except OSError:  # the disk is full
+    except (UserError, OSError):  # the disk is full, or another process took the part away
         Path(part).unlink(missing_ok=True)
         return tensors
 
