@@ -31,7 +31,10 @@ SHARES = (  # 0 to 1
     "scheduler.beta_end",
 )  # fmt: skip
 DIVIDED_BY = ("data.aspects", "denoiser.cool_down", "image_encoder.temperature", "motion.cool_down")  # more than 0
-PACKAGE = ("kind", "name", "version", "sha256", "licence")
+NEVER_EMPTY = (
+    "data.groups", "autoencoder.channels", "autoencoder.sides", "denoiser.channels", "log.sheet", "card.prompts",
+)  # fmt: skip
+EMOJI_GROUPS = 10  # that emojibase counts from 0
 GROUPS = 32  # of the denoiser's normalizations
 SEEN = 16  # latents along each side that the image encoder looks at, by this many convolutions:
 CONVOLUTIONS = 4
@@ -103,13 +106,16 @@ def rules(c: Config, steps: Sequence[str]) -> Iterator[tuple[str, bool, str]]:
         yield key, all(value > 0 for value in numbers(c, key)), "is out of range: more than 0"
     for name, package in c["packages"].items():
         yield f"packages.{name}", package["kind"] in ("npm", "pypi"), "is of no kind that can be fetched: npm, pypi"
-    for key in ("autoencoder.channels", "autoencoder.sides", "denoiser.channels", "log.sheet", "card.prompts"):
+    for key in NEVER_EMPTY:
         yield key, bool(value_of(c, key)), "is empty: name one at least"
     for key in ("minutes", "batch"):
         yield f"autoencoder.{key}", len(coder[key]) == len(coder["sides"]), f"needs {len(coder['sides'])}, as sides"
     for key in ("attention", "heads"):
         levels = len(denoiser["channels"])
         yield f"denoiser.{key}", len(denoiser[key]) == levels, f"needs {levels}, as channels"
+    known_groups = all(group < EMOJI_GROUPS for group in data["groups"])
+    yield "data.groups", known_groups, f"are unknown to emojibase: 0 to {EMOJI_GROUPS - 1} are known"
+    yield "data.held_out", 0 < data["held_out"] < 1, "leaves none to teach or none to judge by: 0.05 is usual"
     count = len(c["image_encoder"]["channels"])
     yield "image_encoder.channels", count == CONVOLUTIONS, f"needs {CONVOLUTIONS}"
     total = sum(denoiser["shares"].values())
