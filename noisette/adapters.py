@@ -22,7 +22,7 @@ from noisette.checkpoint import (
 )
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
-from noisette.tensors import read_headers
+from noisette.tensors import read_header, read_headers
 
 OWN_VAE = "vae"  # of --preview_decoder: the model's own decoder
 IP_ADAPTERS = ("models/ip-adapter_sd15.safetensors", "sdxl_models/ip-adapter_sdxl.safetensors")  # h94/IP-Adapter's
@@ -49,7 +49,8 @@ def with_clip_skip(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     if is_xl:
         skipping = {name: config | {"clip_skip": layers} for name, config in encoders.items()}
     else:
-        skipping = {"text_encoder": encoder | {"num_hidden_layers": encoder["num_hidden_layers"] - layers}}
+        fewer = {"num_hidden_layers": encoder["num_hidden_layers"] - layers, "skipped_layers": layers}
+        skipping = {"text_encoder": encoder | fewer}
     return replace(checkpoint, configs=checkpoint.configs | skipping)
 
 
@@ -57,32 +58,43 @@ def with_ip_adapter(checkpoint: Checkpoint, where: str) -> Checkpoint:
     """The checkpoint with an IP-Adapter (Ye et al. 2023) and the CLIP vision model that it looks through.
 
     `where`: FILE.safetensors with the folder image_encoder/ beside it, a hub id whose models/ or sdxl_models/ hold
-    both for Stable Diffusion 1.5 or XL, or such an id with a file's name behind it. Raises UserError.
+    both for Stable Diffusion 1.5 or XL, or such an id with a file's name behind it: of the hub only the small
+    configuration is fetched here. Raises UserError.
     """
     file = Path(where).expanduser()
+    missing: tuple[str, ...] = ()
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+\.safetensors))?", where)
     if not file.exists() and match:
         from noisette.hub import download
 
         name = match[2] or IP_ADAPTERS[TEXT_2 in checkpoint.configs]
-        beside = Path(name).parent.as_posix()
-        names = [f"{beside}/image_encoder/{part}" for part in ("config.json", "model.safetensors")]
-        file = download(match[1], [name, *names]) / name
+        beside = f"{Path(name).parent.as_posix()}/{IMAGE_ENCODER}"
+        root = download(match[1], [f"{beside}/config.json"])
+        file, large = root / name, (name, f"{beside}/model.safetensors")
+        missing = tuple(f"{match[1]}/{part}" for part in large if not (root / part).is_file())
     folder = file.parent / IMAGE_ENCODER
-    if not file.is_file():
+    if not file.is_file() and not missing:
         raise UserError(f"--ip_adapter {where}: no such file, nor a hub id (owner/name)")
     if file.suffix != ".safetensors":
         raise UserError(f"--ip_adapter {where} is no .safetensors file: others can run code on loading")
     if not (folder / "config.json").is_file():
         raise UserError(f"--ip_adapter {where}: {folder} with CLIP's vision model is missing beside it")
-    if not any(name.startswith("ip_adapter.") for name in read_headers((file,))):
-        raise UserError(f"--ip_adapter {where} holds no tensors named ip_adapter.…: it is something else")
+    if not missing:
+        check_ip_adapter(where, file)
     parts = [f"{IMAGE_ENCODER}/{path.name}" for path in folder.iterdir()]
-    files = tuple(folder / Path(name).name for name in weight_names(where, IMAGE_ENCODER, parts))
-    read_headers(files)
+    names = weight_names(where, IMAGE_ENCODER, [f"{IMAGE_ENCODER}/model.safetensors"] if missing else parts)
+    files = tuple(folder / Path(name).name for name in names)
+    if not missing:
+        read_headers(files)
     configs = checkpoint.configs | {IMAGE_ENCODER: read_json(folder / "config.json")}
     weights = checkpoint.weights | {IP_ADAPTER: (file,), IMAGE_ENCODER: files}
-    return replace(checkpoint, configs=configs, weights=weights)
+    return replace(checkpoint, configs=configs, weights=weights, downloads=(*checkpoint.downloads, *missing))
+
+
+def check_ip_adapter(where: str, file: Path) -> None:
+    """Raises UserError when the file of --ip_adapter `where`, which is here by now, is something else."""
+    if not any(name.startswith("ip_adapter.") for name in read_header(file)):
+        raise UserError(f"--ip_adapter {where} holds no tensors named ip_adapter.…: it is something else")
 
 
 def with_motion(checkpoint: Checkpoint, where: str) -> Checkpoint:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +94,7 @@ class Checkpoint:
         """The side of the square that the model was trained on, in pixels; models of whole clips take many sizes."""
         if "transformer" in self.configs:
             return LARGEST_CLIP
-        return int(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
+        return side_of(self.configs["unet"]["sample_size"]) * self.vae_scale_factor
 
     @property
     def pixels_to_a_latent(self) -> int:
@@ -183,6 +183,18 @@ class Checkpoint:
             return next(iter(self.weight_hashes.values()))
         lines = "".join(f"{value}  {name}\n" for name, value in sorted(self.weight_hashes.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def side_of(sample_size: Any) -> int:
+    """A configuration's sample_size: one number, or [height, width], of which the smaller side is surely met."""
+    return int(min(sample_size) if isinstance(sample_size, list) else sample_size)
+
+
+def not_skipped(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """The names of a network's tensors but for those in text layers that `adapters.with_clip_skip` leaves out."""
+    kept, skipped = config.get("num_hidden_layers", 0), config.get("skipped_layers", 0)
+    layers = tuple(f"text_model.encoder.layers.{i}." for i in range(kept, kept + skipped))
+    return [name for name in names if not name.startswith(layers)]
 
 
 def locate(model: str, prediction_type: str | None = None) -> Checkpoint:

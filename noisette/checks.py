@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from noisette import clip_fields
 from noisette.catalog import Family
-from noisette.checkpoint import Checkpoint
+from noisette.checkpoint import MOTION, Checkpoint
 from noisette.errors import UserError
 from noisette.optimized import check_optimized
 from noisette.recipe import Recipe, asks
@@ -160,6 +160,14 @@ def choose_engine(recipe: Recipe, family: Family) -> tuple[str, str]:
     return engine, why
 
 
+def check_device(recipe: Recipe) -> None:
+    """A device that this machine has not is told before a model is looked up. Raises UserError."""
+    from noisette.engines import check_here, installed
+
+    if recipe.device in ("cuda", "mps") and recipe.engine != "openvino" and installed("torch"):
+        check_here("torch", recipe.device, "float32")
+
+
 def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
     """Kept features need the openvino engine and steps that follow each other. Raises UserError."""
     if recipe.step_cache > 1 and engine != "openvino":
@@ -174,13 +182,21 @@ def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
 
 
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:
-    """int8 needs the openvino engine, networks made by `noisette optimize`, and no LoRA. Raises UserError."""
+    """int8 needs the openvino engine, networks made by `noisette optimize`, no LoRA and no motion modules.
+
+    Raises UserError.
+    """
     if recipe.precision != "int8":
         return
     if engine != "openvino":
         raise UserError(f"--precision int8 runs on --engine openvino, not on {engine}: float32, float16, bfloat16 do")
     if recipe.lora:
         raise UserError(f"--lora {recipe.lora} can't be merged into int8 networks: take another --precision")
+    if MOTION in checkpoint.configs:
+        raise UserError(
+            f"--precision int8 does not go with motion modules (--motion_adapter {recipe.motion_adapter}): take"
+            " another --precision, or --motion_adapter none"
+        )
     check_optimized(checkpoint, recipe.model)
 
 

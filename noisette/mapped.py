@@ -56,6 +56,11 @@ class MappedTensors:
         array = (array if array.flags.aligned else array.copy()).reshape(tensor.stored_shape)
         return array.T.copy() if tensor.flipped else array
 
+    def map(self) -> None:
+        """Map all files now: they serve from then on even where they are removed."""
+        for path in {tensor.path for tensor in self._tensors.values()}:
+            self._map(path)
+
     def release(self) -> None:
         """Let the system take back the pages read so far; they are read again if needed."""
         for mapped in self._maps.values():

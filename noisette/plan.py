@@ -18,6 +18,7 @@ from noisette.checkpoint import Checkpoint
 from noisette.checks import (
     KEEPING,
     PARTWAY,
+    check_device,
     check_inputs,
     check_precision,
     check_step_cache,
@@ -27,6 +28,7 @@ from noisette.checks import (
     without_effect,
 )
 from noisette.clip_plan import ClipPlan
+from noisette.engines import check_here
 from noisette.errors import UserError
 from noisette.recipe import ALTERING_NOTHING, MAX_PIXELS, Recipe, among, asks, parse_seeds
 from noisette.sizes import Size, Window, composed_size, scene_for, written_size
@@ -289,7 +291,9 @@ def plan(
     read: Callable[[Recipe, Clip | None], Inputs] = read,
     read_clips: Callable[[Recipe], Clips] = clip_plan.read_clips,
 ) -> Plan:
-    """Decides a run. `download` fetches the weights of a hub model that are not here yet. Raises UserError.
+    """Decides a run. `download`: it is to run here, and weights of a hub that are not here yet are fetched.
+
+    Raises UserError.
 
     What an argument would not do is an error, or with `lenient` a note. A caller who plans thousands of recipes
     may pass a `find`, a `read` and a `read_clips` that remember models and inputs.
@@ -297,6 +301,8 @@ def plan(
     if recipe.checkpoint_every and recipe.seed == "":
         raise UserError("--checkpoint_every needs --seed: a second run must make the same picture to go on")
     mode = mode_of(recipe)
+    if download:
+        check_device(recipe)
     checkpoint, family, defaults, max_aspect = find(recipe.model)
     base_clip, mask_clip = read_clips(recipe)
     if recipe.moving:
@@ -318,12 +324,14 @@ def plan(
     usual = fill(Recipe(), mode, family, defaults, checkpoint)
     recipe = fill(recipe, mode, family, defaults, checkpoint)
     check_together(recipe, mode, family, checkpoint)
-    if recipe.preview_every and recipe.preview_decoder != adapters.OWN_VAE:
-        decoder = adapters.preview_weights(str(recipe.preview_decoder), checkpoint, download)
-        recipe = replace(recipe, preview_decoder=decoder)
     engine, why = choose_engine(recipe, family)
     check_step_cache(recipe, mode, engine)
     check_precision(recipe, engine, checkpoint)
+    if download:
+        check_here(engine, recipe.device, recipe.precision)
+    if recipe.preview_every and recipe.preview_decoder != adapters.OWN_VAE:
+        decoder = adapters.preview_weights(str(recipe.preview_decoder), checkpoint, download)
+        recipe = replace(recipe, preview_decoder=decoder)
     loras = loras_of(recipe, engine)
     base, mask, notes = read(recipe, base_clip)
     shape = base or base_clip
@@ -376,6 +384,8 @@ def plan(
         from noisette.names import check_writable
 
         checkpoint = checkpoints.fetch(checkpoint)
+        if recipe.ip_adapter:
+            adapters.check_ip_adapter(recipe.ip_adapter, *checkpoint.weights[checkpoints.IP_ADAPTER])
         check_writable(out)
         clip_plan.check_room(clip, size, out)
     return replace(made, checkpoint=checkpoint, notes=(*idle, *made.notes))

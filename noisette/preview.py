@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from noisette import names, pixels
 from noisette.adapters import OWN_VAE
+from noisette.checkpoint import read_json
 
 if TYPE_CHECKING:
     from noisette.engines import Array
@@ -78,4 +80,5 @@ def tiny(weights: Path) -> Callable[[Array], Array]:
     from noisette.engines.openvino.engine import run
 
     model, _ = alone.load(weights, "preview", vae.build_tiny_decoder)
-    return lambda latents: run(model, {"latents": latents})["pixels"]
+    scale = np.float32(read_json(weights.with_name("config.json")).get("scaling_factor", 1.0))
+    return lambda latents: run(model, {"latents": latents / scale})["pixels"]

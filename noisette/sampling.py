@@ -120,47 +120,71 @@ def dpmpp_2m_sde(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: 
 
 
 def dpmpp_sde(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
-    """SDE-DPM-Solver++ of second order with the midpoint r = 1/2 (k-diffusion); two evaluations a step."""
+    """SDE-DPM-Solver++ of second order with the midpoint r = 1/2 (k-diffusion); two evaluations a step.
+
+    The way to the midpoint and the whole step meet the same Brownian motion: apart, their noises would not cancel
+    where they should, and the samples would vary too little.
+    """
     for i, (now, then) in enumerate(itertools.pairwise(levels)):
         x0 = denoise(x, now)
-        better = x0
         if now.alpha > 0 and then.sigma > 0:
             middle = Level(math.sqrt(now.alpha * then.alpha), math.sqrt(now.sigma * then.sigma))
-            better = denoise(ancestral_step(x, x0, now, middle, noise), middle)
-        x = callback(i, ancestral_step(x, better, now, then, noise), x0)
+            first = noise()
+            better = denoise(ancestral_step(x, x0, now, middle, given(first)), middle)
+            after = ancestral_step(x, better, now, then, given(along(first, noise(), now, middle, then)))
+        else:
+            after = ancestral_step(x, x0, now, then, noise)
+        x = callback(i, after, x0)
     return x
+
+
+def given(drawn: X) -> Draw:
+    """Noise that is drawn already."""
+    return lambda: drawn
+
+
+def along(first: X, second: X, now: Level, middle: Level, then: Level) -> X:
+    """Unit noise of now to then on the Brownian path whose noise is `first` to the middle and `second` from there.
+
+    The path runs in sigma / alpha, as k-diffusion's BrownianTreeNoiseSampler has it.
+    """
+    begin, half, end = (level.sigma / level.alpha for level in (now, middle, then))
+    share = (begin - half) / (begin - end)
+    return math.sqrt(share) * first + math.sqrt(1 - share) * second
 
 
 def unipc(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:
     """UniPC-2 with B(h) = exp(-h) - 1, predicting x0 (Zhao et al. 2023, algorithms 5 and 6).
 
-    Each evaluation also corrects the step that led to it, at no further cost.
+    Each evaluation also corrects the step that led to it, at no further cost. The correction is added to what the
+    callback made of that step, so that what it holds stays held.
     """
-    before = x0 = start = None
+    before = x0 = guess = None
     for i, (now, then) in enumerate(itertools.pairwise(levels)):
         new = denoise(x, now)
-        if start is not None:
-            x = unipc_correct(start, before, x0, new, levels, i)
-        before, x0, start = x0, new, x
-        x = callback(i, euler_step(x, extrapolate(x0, before, levels, i), now, then), x0)
+        if guess is not None:
+            last = levels[i - 1]
+            x = x + (now.alpha - last.alpha * now.sigma / last.sigma) * (unipc_x0(before, x0, new, levels, i) - guess)
+        before, x0 = x0, new
+        guess = extrapolate(x0, before, levels, i)
+        x = callback(i, euler_step(x, guess, now, then), x0)
     return x
 
 
-def unipc_correct(start: X, before: X | None, x0: X, new: X, levels: Levels, i: int) -> X:
-    """UniC: the step from levels[i-1] to levels[i] again, now that x0 at its end is known (`new`)."""
+def unipc_x0(before: X | None, x0: X, new: X, levels: Levels, i: int) -> X:
+    """UniC: the x0 that the step from levels[i-1] to levels[i] asks for, now that x0 at its end is known (`new`)."""
     now, then = levels[i - 1], levels[i]
     h = then.log_snr - now.log_snr
     if math.isinf(h):
-        return euler_step(start, x0, now, then)
-    shift = (new - x0) / 2
-    if before is not None and not math.isinf(levels[i - 2].log_snr):
-        ratio = (levels[i - 2].log_snr - now.log_snr) / h
-        phi = math.expm1(-h)
-        first = (phi / -h - 1) / phi
-        second = 2 * ((phi / -h - 1) / -h - 0.5) / phi
-        old = (second - first) / (ratio - 1)
-        shift = old * (before - x0) / ratio + (first - old) * (new - x0)
-    return euler_step(start, x0 + shift, now, then)
+        return x0
+    if before is None or math.isinf(levels[i - 2].log_snr):
+        return x0 + (new - x0) / 2
+    ratio = (levels[i - 2].log_snr - now.log_snr) / h
+    phi = math.expm1(-h)
+    first = (phi / -h - 1) / phi
+    second = 2 * ((phi / -h - 1) / -h - 0.5) / phi
+    old = (second - first) / (ratio - 1)
+    return x0 + old * (before - x0) / ratio + (first - old) * (new - x0)
 
 
 def lcm(denoise: Denoise, x: X, levels: Levels, noise: Draw, callback: Callback = keep) -> X:

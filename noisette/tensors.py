@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -13,6 +14,10 @@ from noisette.errors import UserError
 
 ITEM_SIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
              "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
+UNUSED = re.compile(  # what files of good networks hold beside them: buffers, and heads that diffusion does not ask
+    r"(.*\.)?(position_ids|num_batches_tracked)|(text_model\.)?(pooler|cls|lm_head|text_projection|logit_scale)(\..*)?"
+    r"|text_model\.(vision_model|visual_projection)\..*"
+)
 MAX_HEADER = 100_000_000  # the format's own bound
 
 
@@ -53,14 +58,17 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name. Raises UserError for a file that is cut short or not one."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise UserError(f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}")
-        text = file.read(length)
+    """The tensors of a safetensors file by name. Raises UserError: it can't be read, is cut short, or is not one."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise UserError(f"{path} is no safetensors file, or cut short: {size:,} bytes, header of {length:,}")
+            text = file.read(length)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
     try:
         entries = json.loads(text)
         tensors = {
@@ -82,6 +90,18 @@ def read_header(path: Path) -> dict[str, Tensor]:
 def read_headers(paths: tuple[Path, ...]) -> dict[str, Tensor]:
     """The tensors of all shards together."""
     return {name: tensor for path in paths for name, tensor in read_header(path).items()}
+
+
+def file_of(paths: Sequence[Path]) -> str:
+    """What a message calls the files of one network: the only one, or the folder of all."""
+    return str(paths[0] if len(paths) == 1 else paths[0].parent)
+
+
+def check_all_used(network: str, names: Iterable[str], used: Iterable[str], where: str) -> None:
+    """Every tensor has a place, or the config describes another network than the weights in `where`: a UserError."""
+    left = sorted(name for name in set(names) - set(used) if not UNUSED.fullmatch(name))
+    if left:
+        raise UserError(f"{network}: {where} holds {len(left)} tensors unknown to its config, first {left[0]}")
 
 
 def _tensor(path: Path, name: str, entry: Mapping[str, object], base: int) -> Tensor:

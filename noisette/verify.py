@@ -112,12 +112,14 @@ def kept_now(path: Path, recipe: Recipe) -> Kept:
 
 
 class Loader:
-    """`engines.load` that keeps the last networks: files of one model load it once."""
+    """`engines.load` that keeps the last networks: files of one model load it once, whatever was enlarged between."""
 
     def __init__(self) -> None:
         self._last: tuple[tuple[str | None, ...], Networks] | None = None
 
     def __call__(self, planned: Plan) -> Networks:
+        if not planned.evaluated_steps:
+            return engines.load(planned)  # none
         recipe = planned.recipe
         key = (
             recipe.model,

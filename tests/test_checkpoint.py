@@ -61,6 +61,17 @@ def test_a_folder(folder: Path) -> None:
     assert checkpoint.locate(str(folder), "epsilon").configs["scheduler"]["prediction_type"] == "epsilon"
 
 
+def test_a_sample_size_may_be_a_list(folder: Path) -> None:
+    for network, sides in (("unet", [8, 8]), ("vae", [64, 64])):
+        path = folder / network / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": sides}))
+    found = checkpoint.locate(str(folder))
+    assert found.native_side == 64
+    from noisette.engines.openvino import load
+
+    assert load(found).decode_image(np.zeros((1, 4, 8, 8), np.float32)).shape == (1, 3, 64, 64)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_tensors_are_runs_of_bytes(folder: Path, network: str) -> None:
     found = checkpoint.locate(str(folder))

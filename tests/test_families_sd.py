@@ -15,7 +15,7 @@ from PIL import Image
 
 from noisette import modes
 from noisette.checkpoint import locate
-from noisette.engines import torch_engine
+from noisette.engines import openvino, tiled, torch_engine
 from noisette.families import stable_diffusion
 from noisette.families.stable_diffusion import StableDiffusion, rescale, weigh
 from noisette.noise import Noise
@@ -175,16 +175,50 @@ def test_pictures_in_and_out() -> None:
     assert model.encode_image(want[:1], [Noise(1), Noise(2)]).shape == (2, 16, 4, 4)
 
 
-def test_tiny_autoencoder(tmp_path: Path) -> None:
+def with_tiny_autoencoder(folder: Path, **config: Any) -> Any:
+    """A checkpoint whose VAE is an AutoencoderTiny."""
     pipe = tiny.pipeline("sd1")
     torch.manual_seed(1)
-    pipe.register_modules(
-        vae=diffusers.AutoencoderTiny(
-            encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
-            num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
-        ).eval()
+    pipe.register_modules(vae=diffusers.AutoencoderTiny(**config).eval())
+    pipe.save_pretrained(folder)
+    return pipe
+
+
+@pytest.mark.parametrize("engine", [torch_engine, openvino])
+@pytest.mark.parametrize(("height", "width"), [(SIDE, SIDE), (SIDE, 3 * SIDE)])
+def test_tiny_autoencoder_of_another_build(
+    engine: Any, height: int, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three blocks, other widths in the decoder, scaled latents; a large picture goes through it in tiles."""
+    monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
+    pipe = with_tiny_autoencoder(
+        tmp_path, encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(12,) * 3,
+        num_encoder_blocks=(2, 1, 1), num_decoder_blocks=(1, 2, 1), act_fn="silu", scaling_factor=0.7,
+        latent_magnitude=5, latent_shift=0.25,
     )  # fmt: skip
-    pipe.save_pretrained(tmp_path)
+    found = locate(str(tmp_path))
+    assert found.vae_scale_factor == 4
+    model = stable_diffusion.load(engine.load(found), found)
+    pixels = Noise(5).normal((1, 3, height, width)).clip(-1, 1)
+    with torch.no_grad():
+        latents = pipe.vae.encode(torch.from_numpy(pixels)).latents
+        back = pipe.vae.decode(latents).sample.numpy()
+    whole = model.encode_image(pixels, [Noise(0)])
+    np.testing.assert_allclose(whole, latents.numpy() * 0.7, atol=1e-5)
+    np.testing.assert_allclose(model.decode(whole), back, atol=1e-5)
+    monkeypatch.setattr(tiled, "WHOLE_AREA", SIDE * SIDE)
+    monkeypatch.setattr(torch_engine, "TINY_SIDE", SIDE)
+    found.configs["vae"]["sample_size"] = SIDE
+    assert model.decode(whole).shape == back.shape
+    # between two fades tiles are what the whole is, but for the last pixels that see beyond them
+    np.testing.assert_allclose(model.decode(whole)[..., :20, :20], back[..., :20, :20], atol=1e-4)
+
+
+def test_tiny_autoencoder(tmp_path: Path) -> None:
+    pipe = with_tiny_autoencoder(
+        tmp_path, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
+    )  # fmt: skip
     found = locate(str(tmp_path))
     model = stable_diffusion.load(torch_engine.load(found), found)
     pixels = Noise(5).normal((1, 3, SIDE, SIDE)).clip(-1, 1)

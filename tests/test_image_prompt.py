@@ -22,8 +22,6 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from noisette import engines, image_prompt
-from noisette.adapters import with_ip_adapter
-from noisette.checkpoint import locate
 from noisette.errors import UserError
 from noisette.generate import generate
 from noisette.plan import plan
@@ -208,16 +206,31 @@ def test_an_ip_adapter_gives_the_picture_that_diffusers_gives(tmp_path: Path, st
 def test_a_hub_id_gives_the_adapter_of_the_models_kind(
     style: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = tiny.save(style, tmp_path / "model")
-    (tmp_path / "hub" / folder).mkdir(parents=True)
+    """Planned by the image encoder's configuration alone; the weights are fetched when it is to run."""
+    write_adapter(tmp_path / "source", tiny.save(style, tmp_path / "model"), plus=False)
+    Image.new("RGB", (64, 64)).save(tmp_path / "base.png")
+    hub, asked = tmp_path / "hub", []
 
     def download(model: str, names: list[str]) -> Path:
-        write_adapter(tmp_path / "hub" / folder, pipeline, plus=False).rename(tmp_path / "hub" / names[0])
-        return tmp_path / "hub"
+        asked.append((model, names))
+        for name in names:
+            (hub / name).parent.mkdir(parents=True, exist_ok=True)
+            source = next((tmp_path / "source").rglob(Path(name).name if "encoder" in name else "*.safetensors"))
+            (hub / name).write_bytes(source.read_bytes())
+        return hub
 
     monkeypatch.setattr("noisette.hub.download", download)
-    found = with_ip_adapter(locate(str(tmp_path / "model")), "h94/IP-Adapter")
-    assert found.weights["ip_adapter"][0].parent == tmp_path / "hub" / folder
+    recipe = Recipe(
+        model=str(tmp_path / "model"), base_img=str(tmp_path / "base.png"), seed="1", ip_adapter="h94/IP-Adapter"
+    )
+    adapter = f"{folder}/ip-adapter_{'sdxl' if style == 'sdxl' else 'sd15'}.safetensors"
+    large = [adapter, f"{folder}/image_encoder/model.safetensors"]
+    found = plan(recipe, tmp_path, download=False)
+    assert asked == [("h94/IP-Adapter", [f"{folder}/image_encoder/config.json"])]
+    assert found.describe()["downloads"] == [f"h94/IP-Adapter/{name}" for name in large]
+    assert plan(recipe, tmp_path).checkpoint.weights["ip_adapter"] == (hub / adapter,)
+    assert asked[2:] == [("h94/IP-Adapter", large)]
+    assert plan(recipe, tmp_path, download=False).checkpoint.downloads == ()
 
 
 def test_an_ip_adapter_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache_module, "SPARE_BYTES", 0)  # whatever the disk has
+    monkeypatch.setattr(cache_module, "SPARE_SHARE", 0)
     monkeypatch.setenv("NOISETTE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "openvino"
 
@@ -156,6 +161,27 @@ def test_an_unknown_precision_is_one_line(folder: Path) -> None:
         load(locate(str(folder)), precision="int3")
 
 
+def test_after_an_error_what_has_not_begun_is_dropped(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = [], threading.Event()
+
+    def compiled(core: Any, build: Any, properties: Any, folder: Path, group: str, key: str) -> Any:
+        begun.append(group.partition("-")[0])
+        if begun[-1] == "text_encoder":
+            raise UserError("damaged")
+        end.wait(60)
+        return None, None
+
+    monkeypatch.setattr("noisette.engines.openvino.engine.compiled", compiled)
+    networks = load(locate(str(folder)))
+    with pytest.raises(UserError, match="damaged"):
+        networks.encode_text(np.array([[1, 2]]), None)
+    end.set()
+    networks._pool.shutdown()
+    assert set(begun) <= {"unet", "text_encoder", "unet_context"}  # two at a time, and a third beside the failure
+
+
 def test_kept_features_serve_until_the_next_full_step(folder: Path, cache: Path) -> None:
     networks = load(locate(str(folder)))
     rng = np.random.default_rng(0)
@@ -191,10 +217,10 @@ def test_a_large_network_in_half_precision_is_kept_as_float32(
     disk.set()
     settled()
     assert written.count(set(locate(str(half)).tensors("unet"))) == 1  # its two graphs share it, on the disk or not
-    copies = {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")}
+    copies = {path: path.stat().st_ino for path in cache.glob("unet-*.safetensors")}
     assert len(copies) == 1
     np.testing.assert_array_equal(prediction(half), small)
-    assert {path: path.stat().st_mtime_ns for path in cache.glob("unet-*.safetensors")} == copies
+    assert {path: path.stat().st_ino for path in cache.glob("unet-*.safetensors")} == copies
     assert not [*cache.glob("*.part"), *cache.glob("*.blob")]
 
 
@@ -241,6 +267,84 @@ def test_a_torn_copy_is_written_again_and_an_old_one_goes(half: Path, cache: Pat
     copied([2])
     assert len(list(cache.glob("unet-x-*"))) == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("total", "free", "kept"), [(50, 20, True), (50, 4, False), (10, 3, False), (50, 3, False)])
+def test_a_copy_that_would_fill_the_disk_is_not_written(
+    total: int, free: int, kept: bool, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 GB and a tenth of the disk stay free."""
+    tensors = locate(str(half)).tensors("unet")
+    usage = SimpleNamespace(total=total * 10**9, free=free * 10**9, used=0)
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)
+    found = float32_copy(tensors, tmp_path / "copies", "unet-x", [])
+    settled()
+    assert (found is not tensors) == kept
+    assert len(list((tmp_path / "copies").iterdir())) == kept
+
+
+def test_the_least_recently_used_copies_go_beyond_their_bytes(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = locate(str(half)).tensors("unet")
+
+    def used(group: str) -> None:
+        float32_copy(tensors, cache, group, [])
+        settled()
+
+    used("unet-a")
+    one = next(cache.iterdir()).stat().st_size
+    monkeypatch.setattr(cache_module, "COPIES", 3 * one)
+    (cache / "torn.part").write_bytes(bytes(one))
+    for age, name in ((9, "torn.part"), (3, next(cache.glob("unet-a-*")).name)):
+        os.utime(cache / name, (time.time() - age, time.time() - age))
+    used("unet-b")
+    used("unet-a")
+    held = MappedTensors(read_header(next(cache.glob("unet-b-*"))))
+    held.map()
+    os.utime(next(cache.glob("unet-b-*")), (1, 1))
+    name = next(iter(tensors))
+    used("unet-c")
+    used("unet-d")
+    assert {path.name[:6] for path in cache.iterdir()} == {"unet-a", "unet-c", "unet-d"}
+    np.testing.assert_array_equal(held(name), as_float32(MappedTensors(tensors)(name)))  # in use elsewhere
+    monkeypatch.setattr(cache_module, "COPIES", one // 2)
+    assert float32_copy(tensors, cache, "unet-e", []) is tensors
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_copy_taken_away_by_another_process_is_done_without(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prediction(half)
+    for path in cache.glob("*.blob"):
+        path.unlink()
+    monkeypatch.setattr("noisette.engines.openvino.cache.LARGEST", 0)
+    monkeypatch.setattr("noisette.engines.openvino.engine.LARGEST", 0)
+
+    def stolen(*given: Any) -> Any:
+        found = float32_copy(*given)
+        settled()
+        next(iter(found.values())).path.unlink()
+        return found
+
+    monkeypatch.setattr("noisette.engines.openvino.engine.float32_copy", stolen)
+    np.testing.assert_array_equal(prediction(half), small)
+
+
+def test_a_copy_whose_part_is_taken_away_is_done_without(
+    half: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = cache_module.write_float32
+
+    def stolen(file: Any, tensors: Any) -> None:
+        write(file, tensors)
+        next(cache.glob("*.part")).unlink()
+
+    monkeypatch.setattr(cache_module, "write_float32", stolen)
+    tensors = locate(str(half)).tensors("unet")
+    assert float32_copy(tensors, cache, "unet-x", []) is tensors
+    assert not list(cache.iterdir())
 
 
 def test_where_no_copy_can_be_written_the_weights_serve_as_they_are(half: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, C
 
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.engine import build_graph, run
-from noisette.engines.openvino.graph import Weights, check_all_used
+from noisette.engines.openvino.graph import Weights
 from noisette.errors import UserError
+from noisette.tensors import check_all_used
 
 CORE = ov.Core()
 TOLERANCE = 2e-5
@@ -90,7 +91,7 @@ def test_unet_equals_diffusers(name: str) -> None:
     context_graph, step_graph = unet.build_unet(config, weights)
     context_model, step_model = compile_model(context_graph), compile_model(step_graph)
     shallow_model = compile_model(unet.shallow(step_graph))
-    check_all_used("unet", arrays, weights.used)
+    check_all_used("unet", arrays, weights.used, "a file")
     rng = np.random.default_rng(0)
     for batch, height, width, tokens, timestep in [
         (2, 16, 16, 7, 999),
@@ -145,7 +146,7 @@ def test_autoencoder_kl_equals_diffusers(name: str) -> None:
     weights = Weights(arrays.__getitem__, "vae")
     encoder = compile_model(vae.build_encoder(reference.config, weights))
     decoder = compile_model(vae.build_decoder(reference.config, weights))
-    check_all_used("vae", arrays, weights.used)
+    check_all_used("vae", arrays, weights.used, "a file")
     rng, factor = np.random.default_rng(0), 2 ** (blocks - 1)
     for batch, height, width in [(1, 4, 4), (2, 3, 6)]:
         latents = rng.standard_normal((batch, reference.config.latent_channels, height, width), np.float32)
@@ -167,7 +168,7 @@ def test_autoencoder_tiny_equals_diffusers() -> None:
     weights = Weights(arrays.__getitem__, "vae")
     encoder = compile_model(vae.build_encoder(config, weights))
     decoder = compile_model(vae.build_decoder(config, weights))
-    check_all_used("vae", arrays, weights.used)
+    check_all_used("vae", arrays, weights.used, "a file")
     for height, width in [(8, 8), (5, 9)]:
         latents, pixels = torch.randn(1, 4, height, width), torch.rand(2, 3, 4 * height, 4 * width) * 2 - 1
         with torch.inference_mode():
@@ -177,6 +178,28 @@ def test_autoencoder_tiny_equals_diffusers() -> None:
         np.testing.assert_allclose(
             run(encoder, {"pixels": pixels.numpy()})["moments"], encoded.numpy(), atol=TOLERANCE
         )
+
+
+OTHER_TINY: dict[str, Any] = {  # nothing as it is by default
+    "in_channels": 4, "out_channels": 4,
+    "encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (16,) * 3,
+    "num_encoder_blocks": (2, 1), "num_decoder_blocks": (1, 3, 2), "act_fn": "silu", "latent_channels": 6,
+    "upsampling_scaling_factor": 3, "latent_magnitude": 5, "latent_shift": 0.25, "scaling_factor": 0.7,
+}  # fmt: skip
+
+
+def test_autoencoder_tiny_of_any_configuration_equals_diffusers() -> None:
+    reference = randomized(AutoencoderTiny(**OTHER_TINY))
+    config = dict(reference.config) | {"_class_name": "AutoencoderTiny"}
+    arrays = arrays_of(reference)
+    graphs = (build_graph(f"vae_{part}", config, arrays.__getitem__, arrays, "") for part in ("encoder", "decoder"))
+    encoder, decoder = map(compile_model, graphs)
+    latents, pixels = torch.randn(2, 6, 3, 5), torch.rand(2, 4, 6, 10) * 2 - 1
+    with torch.inference_mode():
+        decoded, encoded = reference.decode(latents).sample, reference.encode(pixels).latents
+    assert decoded.shape == (2, 4, 27, 45)
+    np.testing.assert_allclose(run(decoder, {"latents": latents.numpy()})["pixels"], decoded.numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(run(encoder, {"pixels": pixels.numpy()})["moments"], encoded.numpy(), atol=TOLERANCE)
 
 
 SIZES = {
@@ -261,7 +284,7 @@ def tensors_and_config(**changes: Any) -> tuple[dict[str, np.ndarray], dict[str,
 
 def refused(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        build_graph("unet", config, arrays.__getitem__, arrays)
+        build_graph("unet", config, arrays.__getitem__, arrays, "a file")
     return str(caught.value)
 
 

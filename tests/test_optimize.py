@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+from diffusers import MotionAdapter
 from openvino import opset13 as ops
 
 from noisette import cli, optimized
@@ -103,6 +105,19 @@ def test_without_it_int8_is_one_line_naming_the_command(tmp_path: Path, monkeypa
 def test_what_int8_does_not_go_with(fields: dict[str, str], line: str, folder: Path) -> None:
     with pytest.raises(UserError, match=line):
         plan(Recipe(model=str(folder), precision="int8", **fields))
+
+
+def test_int8_does_not_go_with_motion_modules(folder: Path, tmp_path: Path) -> None:
+    """It asked for `noisette optimize`, however often that was run."""
+    asked = Recipe(model=str(folder), precision="int8", num_frames=5, img_w=64, img_h=64, prompt="a cat", seed="1")
+    widths = locate(str(folder)).configs["unet"]["block_out_channels"]
+    motion = MotionAdapter(
+        block_out_channels=widths, motion_layers_per_block=1, motion_num_attention_heads=4, motion_norm_num_groups=8
+    )
+    motion.save_pretrained(tmp_path / "motion")
+    with pytest.raises(UserError, match=r"does not go with motion modules .*--motion_adapter none"):
+        plan(replace(asked, motion_adapter=str(tmp_path / "motion")), download=False)
+    assert plan(replace(asked, motion_adapter="none"), download=False).engine == "openvino"
 
 
 def test_other_weights_are_not_served_by_it(folder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What a command line becomes: sizes, modes, defaults; and each mistake as one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,6 +15,7 @@ from noisette.errors import UserError
 from noisette.plan import mode_of, plan
 from noisette.recipe import SAMPLERS, SCHEDULES, Recipe, check, from_mapping, parse_seeds
 from noisette.sizes import size_for, written_size
+from tests import tiny
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,30 @@ def test_mistakes_are_found_before_any_weight_is_read(
     with pytest.raises(UserError, match=word):
         planned(tmp_path, **{**edit, **values})
     assert not (tmp_path / "out").exists()
+
+
+def test_what_this_machine_has_not_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noisette import checkpoint, hub
+    from noisette.engines import openvino
+
+    def never(*_: object) -> Path:
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr(hub, "find", never)
+    monkeypatch.setattr(hub, "download", never)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="--device cuda is not available here"):
+            plan(Recipe(model="someone/model", device="cuda", seed="1"), tmp_path)
+    tiny.save("sd1", tmp_path / "model")
+    monkeypatch.setattr(checkpoint, "fetch", never)
+    monkeypatch.setattr(openvino.engine, "precisions", lambda: ["float32"])
+    asked = Recipe(model=str(tmp_path / "model"), engine="openvino", precision="bfloat16", seed="1")
+    asked = replace(asked, preview_every=1, preview_decoder="someone/taesd")
+    with pytest.raises(UserError, match="--precision bfloat16 does not run on this processor: float32 do"):
+        plan(asked, tmp_path)
+    assert plan(asked, tmp_path, download=False).recipe.precision == "bfloat16"  # to run elsewhere
 
 
 def test_variation_accepts_strength_zero(tmp_path: Path, edit: dict[str, str]) -> None:

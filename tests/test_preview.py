@@ -46,6 +46,7 @@ def small(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoder_block_out_channels=(8,) * levels,
         num_encoder_blocks=(1,) * levels,
         num_decoder_blocks=(1,) * levels,
+        scaling_factor=0.7,
     ).save_pretrained(folder)
     return folder
 
@@ -81,7 +82,7 @@ def test_a_small_decoder_decodes_as_diffusers(model: Path, small: Path, tmp_path
     latents = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
     reference = AutoencoderTiny.from_pretrained(small).eval()
     with torch.no_grad():
-        wanted = reference.decode(torch.from_numpy(latents)).sample.numpy()
+        wanted = reference.decode(torch.from_numpy(latents) / reference.config.scaling_factor).sample.numpy()
     found = small_decoder(Path(str(asked.recipe.preview_decoder)))(latents)
     assert np.abs(found - wanted).max() < 1e-4
     previews = Previews(asked)

@@ -12,7 +12,7 @@ import torch
 
 from noisette.noise import Noise
 from noisette.recipe import SAMPLERS as NAMES
-from noisette.sampling import SAMPLERS, Level, keep
+from noisette.sampling import SAMPLERS, Level, along, keep
 from noisette.schedules import CLEAN, flow_levels, make_levels, make_table
 
 MEAN, SPREAD = 0.7, 0.4
@@ -64,6 +64,27 @@ def test_mean_and_spread_of_a_gaussian(name: str, zero_snr: bool) -> None:
     found = SAMPLERS[name](gaussian, first, levels, lambda: stream.normal((20_000,)))
     assert found.mean() == pytest.approx(MEAN, abs=0.03)
     assert found.std() == pytest.approx(SPREAD, abs=0.04)
+
+
+def test_dpmpp_sde_varies_as_much_as_it_should_in_few_steps() -> None:
+    """Its two noises within a step lie on one Brownian path: apart, a fifth of the variance was lost at 20 steps."""
+    stream, wide = Noise(0), 100_000
+
+    def denoise(x: Any, level: Level) -> Any:  # of x0 ~ N(0, 1)
+        return level.alpha * x / (level.alpha**2 + level.sigma**2)
+
+    for levels in (make_levels(TABLE, 20, "trailing"), make_levels(TABLE, 20, "karras", "trailing")):
+        first = stream.normal((wide,)) * math.hypot(*levels[0])
+        found = SAMPLERS["dpmpp_sde"](denoise, first, levels, lambda: stream.normal((wide,)))
+        assert found.var() > 0.92
+
+
+def test_the_noise_of_a_whole_path_is_a_unit_and_has_its_parts_shares() -> None:
+    now, middle, then = Level(0.6, 0.8), Level(0.8, 0.6), Level(0.96, 0.28)
+    begin, half, end = (sigma / alpha for alpha, sigma in (now, middle, then))
+    first, second = along(1.0, 0.0, now, middle, then), along(0.0, 1.0, now, middle, then)
+    assert first**2 + second**2 == pytest.approx(1)
+    assert first**2 / second**2 == pytest.approx((begin - half) / (half - end))
 
 
 def test_lcm_draws_the_mean_noised_again() -> None:
@@ -130,6 +151,21 @@ def test_callback_is_called_after_each_step_and_its_x_goes_on(name: str) -> None
     end = SAMPLERS[name](gaussian, stream.normal((8,)), levels, lambda: stream.normal((8,)), clear)
     assert seen == [0, 1, 2, 3, 4]
     assert not end.any()
+
+
+@pytest.mark.parametrize("name", list(DETERMINISTIC))
+def test_what_the_callback_holds_is_where_the_walk_goes_on(name: str) -> None:
+    """Held on another path for the first half of the steps, a deterministic sampler then stays on that path."""
+    levels, half = make_levels(TABLE, 60, "karras", "trailing"), 30
+    start, other = np.array([-1.0, 0.5]), np.array([1.5, -0.7])
+    path = [exact(other, [levels[0], level]) for level in levels]
+
+    def hold(i: int, x: Any, x0: Any) -> Any:
+        return path[i + 1] if i < half else x
+
+    found = SAMPLERS[name](gaussian, start, levels, no_noise, hold)
+    plain = SAMPLERS[name](gaussian, other, levels, no_noise)
+    np.testing.assert_allclose(found, path[-1], atol=2 * np.abs(plain - path[-1]).max() + 5e-3)
 
 
 def network(x: Any, t: float) -> Any:

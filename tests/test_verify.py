@@ -52,6 +52,19 @@ def change(path: Path, place: tuple[int, int]) -> None:
     Image.fromarray(pixels).save(path, pnginfo=chunks)
 
 
+def test_a_picture_after_an_enlarged_one_is_verified_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Enlarging takes no networks: those of the next picture, of the same model, are still to be loaded."""
+    out = ["--out", str(tmp_path), "--seed", "1", "--lenient"]
+    assert command("image", ["--prompt", "alien", "-W", "64", "-H", "64", "--steps", "2", *out]) == 0
+    (small,) = tmp_path.glob("alien-text2img-*.png")
+    assert command("image", ["--base_img", str(small), "--upscale", "2", *out]) == 0
+    (large,) = tmp_path.glob("*-upscale-*.png")
+    assert command("image", ["--prompt", "alien", "--base_img", str(large), "--steps", "4", *out]) == 0
+    (edited,) = tmp_path.glob("alien-img2img-*.png")
+    assert command("verify", [str(large), str(edited), str(small)]) == 0
+    assert "3 files: 3 identical" in capsys.readouterr().err
+
+
 def test_kept_pixels_are_checked_without_a_model(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = verify_kept(made)
     assert verdict.good

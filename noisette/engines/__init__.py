@@ -114,6 +114,15 @@ def installed(engine: str) -> bool:
     return all(find_spec(package) is not None for package in NEEDS[engine])
 
 
+def check_here(engine: str, device: str, precision: str) -> None:
+    """Raises UserError for a device or a precision that this machine has not.
+
+    What every machine has is known without the engine, which is imported for anything else.
+    """
+    if device not in ("auto", "cpu") or precision != "float32":
+        import_module(MODULES[engine]).check(device, precision)
+
+
 def load(plan: Plan) -> Networks:
     """The plan's networks on its engine: the one slow step before sampling. None for a plan that evaluates none."""
     if not plan.evaluated_steps:

@@ -17,6 +17,12 @@ WHOLE_AREA = 1024 * 1024  # pixels: whole, 1024x1024 takes 8 GB
 OVERLAP = 0.25  # of a tile
 
 
+def whole_or_tiled(run: Callable[[Array], Array], x: Array, tile: int, made: int) -> Array:
+    """`run` over [B, C, H, W] at once, or in tiles where the picture on either side is above WHOLE_AREA pixels."""
+    area = x.shape[2] * x.shape[3] * max(1, made // tile) ** 2
+    return run(x) if area <= WHOLE_AREA or max(x.shape[2:]) <= tile else tiled(run, x, tile, made)
+
+
 def tiled(run: Callable[[Array], Array], x: Array, tile: int, made: int) -> Array:
     """`run` over tiles of [B, C, H, W]: `tile` wide and high as they go in, `made` as they come out.
 

@@ -18,13 +18,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch
+from noisette.checkpoint import IMAGE_ENCODER, IP_ADAPTER, MOTION, Checkpoint, fetch, not_skipped
 from noisette.engines import tiled
 from noisette.engines.torch_ip_adapter import ImagePrompter
 from noisette.engines.torch_motion import Tie, insert
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
-from noisette.tensors import Tensor
+from noisette.tensors import Tensor, check_all_used, file_of
 
 if TYPE_CHECKING:
     from noisette.engines import Added, Array, Ids
@@ -34,6 +34,7 @@ STORED = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+TINY_SIDE = 512  # pixels of AutoencoderTiny's tiles
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
@@ -45,9 +46,7 @@ def load(
     Raises UserError: a device that is not there, a precision that torch does not run, a block that diffusers
     does not know, a tensor that does not fit its configuration.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
-    where, dtype = choose_device(device), PRECISIONS[precision]
+    where, dtype = check(device, precision)
     checkpoint = fetch(checkpoint)
     with init_empty_weights(include_buffers=False):
         networks = {
@@ -65,7 +64,9 @@ def load(
             networks[IMAGE_ENCODER] = CLIPVisionModelWithProjection(vision)
     for name, network in networks.items():
         upcast = name == "vae" and dtype == torch.float16 and checkpoint.upcasts_vae
-        fill(network, name, checkpoint.tensors(name), torch.float32 if upcast else dtype)
+        tensors, where_from = checkpoint.tensors(name), file_of(checkpoint.weights[name])
+        used = fill(network, name, tensors, torch.float32 if upcast else dtype, where_from)
+        check_all_used(name, not_skipped(tensors, checkpoint.configs[name]), used, where_from)
         network.to(where).eval().requires_grad_(False)
     networks["unet"].to(memory_format=torch.channels_last)
     networks["vae"].to(memory_format=torch.channels_last)
@@ -76,6 +77,13 @@ def load(
         prompter = ImagePrompter(networks["unet"], networks[IMAGE_ENCODER], weights)
     texts = {name: network for name, network in networks.items() if name in ("text_encoder", TEXT_2)}
     return TorchNetworks(networks["unet"], networks["vae"], texts, where, dtype, tie, prompter)
+
+
+def check(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Both as torch has them. Raises UserError for what is not there, or does not run."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
+    return choose_device(device), PRECISIONS[precision]
 
 
 def choose_device(device: str) -> torch.device:
@@ -110,23 +118,35 @@ def text_config(config: dict[str, Any]) -> Any:
     return AutoConfig.for_model(config["model_type"], **settings)
 
 
-def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Puts weights from their files into a network. Raises UserError for one that is missing or misfits."""
-    state = {}
+def fill(network: nn.Module, name: str, tensors: dict[str, Tensor], dtype: torch.dtype, where: str) -> list[str]:
+    """Puts weights from their files into a network; returns the names of those it took.
+
+    Raises UserError for one that is missing or misfits.
+    """
+    state, used = {}, []
     for wanted, slot in network.state_dict().items():
-        tensor = tensors.get(wanted) or tensors.get("text_model." + wanted)
+        used.append(wanted if wanted in tensors else "text_model." + wanted)
+        tensor = tensors.get(used[-1])
         if tensor is None:
-            raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from the checkpoint")
+            raise UserError(f"{name}: tensor {wanted} {list(slot.shape)} is missing from {where}")
         if tensor.shape != tuple(slot.shape):
             raise UserError(
                 f"{name}: tensor {wanted} is {list(tensor.shape)} in the checkpoint, {list(slot.shape)} in its config"
             )
         state[wanted] = read(tensor).to(dtype)
     network.load_state_dict(state, assign=True)
+    return used
 
 
 def read(tensor: Tensor) -> torch.Tensor:
-    """A tensor straight out of the mapped file, without a copy unless it lies there transposed."""
+    """A tensor straight out of the mapped file, without a copy unless it lies there transposed.
+
+    Raises UserError for a type that is not computed with, as the other engine does.
+    """
+    if tensor.dtype not in STORED:
+        raise UserError(
+            f"{tensor.path.name}: tensor {tensor.name} is stored as {tensor.dtype}; convert it to F16 or F32"
+        )
     with tensor.path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     dtype = STORED[tensor.dtype]
@@ -196,25 +216,29 @@ class TorchNetworks:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
-        self._tile(pixels.shape[2] * pixels.shape[3])
-        encoded = self.vae.encode(self._in(pixels, self.vae.dtype))
         if isinstance(self.vae, AutoencoderTiny):
-            mean = out(encoded.latents)
+            mean = self._in_tiles(lambda x: self.vae.encode(x).latents, pixels, TINY_SIDE, TINY_SIDE // self._factor)
             return mean, np.full_like(mean, -30)
-        return out(encoded.latent_dist.mean), out(encoded.latent_dist.logvar)
+        self._tile(pixels.shape[2] * pixels.shape[3])
+        posterior = self.vae.encode(self._in(pixels, self.vae.dtype)).latent_dist
+        return out(posterior.mean), out(posterior.logvar)
 
     @torch.inference_mode()
     def decode_image(self, latents: Array) -> Array:
-        factor = 2 ** (
-            len(
-                self.vae.config[
-                    "decoder_block_out_channels" if isinstance(self.vae, AutoencoderTiny) else "block_out_channels"
-                ]
-            )
-            - 1
-        )
-        self._tile(latents.shape[2] * latents.shape[3] * factor**2)
+        if isinstance(self.vae, AutoencoderTiny):
+            return self._in_tiles(lambda x: self.vae.decode(x).sample, latents, TINY_SIDE // self._factor, TINY_SIDE)
+        self._tile(latents.shape[2] * latents.shape[3] * self._factor**2)
         return out(self.vae.decode(self._in(latents, self.vae.dtype), return_dict=False)[0])
+
+    @property
+    def _factor(self) -> int:
+        """Pixels to a latent along each side."""
+        is_tiny = isinstance(self.vae, AutoencoderTiny)
+        return 2 ** (len(self.vae.config["encoder_block_out_channels" if is_tiny else "block_out_channels"]) - 1)
+
+    def _in_tiles(self, run: Any, x: Array, tile: int, made: int) -> Array:
+        """AutoencoderTiny over a picture: diffusers' own tiles of it are for 4 latent channels and 8 pixels alone."""
+        return tiled.whole_or_tiled(lambda part: out(run(self._in(part, self.vae.dtype))), x, tile, made)
 
     def _in(self, array: Array, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype or self.dtype)

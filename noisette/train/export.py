@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from noisette.checkpoint import read_json
+from noisette.errors import UserError
 from noisette.train import autoencoder, decoder, denoiser
 from noisette.train.config import Config
 from noisette.train.text import model_folder
@@ -36,8 +38,21 @@ def whiten(network: AutoencoderKL, mean: torch.Tensor, deviation: torch.Tensor) 
         outward.weight *= deviation[None, :, None, None]
 
 
+def check_target(target: Path) -> None:
+    """Raises UserError where an export would replace anything but an earlier export or an empty folder."""
+    index = target / "model_index.json"
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not index.is_file() or "_squares_only" not in read_json(index):
+        raise UserError(f"--to {target} is no exported model, which alone is replaced: name another folder")
+
+
 def export(folder: Path, config: Config, target: Path) -> None:
-    """Writes the diffusers folder `target` from the checkpoints in `folder`, replacing what was there."""
+    """Writes the diffusers folder `target` from the checkpoints in `folder`, in place of an older export.
+
+    Raises UserError when something else is there.
+    """
+    check_target(target)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     vae = autoencoder.trained(folder, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from noisette.cli import run
 from noisette.errors import UserError
 from noisette.train import (
+    STEPS,
+    TARGET,
     autoencoder,
     check_ready,
     data,
@@ -24,9 +27,12 @@ from noisette.train import (
     upscale,
 )
 from noisette.train.checkpoint import Run, keep_start, load_start
-from noisette.train.config import read_config
+from noisette.train.config import read_config, rules
+from noisette.train.export import check_target
 from tests.train.toys import tiny, toy_pictures, vector_package
 
+SHARES = "[denoiser]\nshares = {{ {} }}"
+ALL = "white = {}, mirrored = 0.1, ground = 0.1, recoloured = 0.1, pair = 0.1, aspect = 0.0"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -39,12 +45,95 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
         ("[data]\ndescribed = -1", "data.described -1 is out of range: 0 or more"),
         ("[denoiser]\nlearning_rate = nan", "learning_rate nan is out of range"),
         ("[autoencoder", "not TOML"),
+        (SHARES.format("whit = 1.0"), "unknown key denoiser.shares.whit; did you mean 'white'"),
+        (SHARES.format("white = 1.0"), "denoiser.shares lacks aspect, ground, mirrored, pair, recoloured"),
+        (SHARES.format(ALL.format(0.5)), "denoiser.shares .* add up to 0.9: 1 is right"),
+        (SHARES.format(ALL.replace("aspect = 0.0", "aspect = 0.4").format(0.2)), "data.canvases is 0: take 1"),
+        ("[denoiser]\nshares = { white = 'x' }", "denoiser.shares.white 'x' is not of type float"),
+        ("[denoiser]\nbatch = 0", "denoiser.batch 0 is out of range: 1 or more"),
+        ("[denoiser]\nbatch = true", "denoiser.batch True is not of type int"),
+        ("[denoiser]\nempty = 1.5", "denoiser.empty 1.5 is out of range: 0 to 1"),
+        ("[denoiser]\nheads = [4, 6]", r"denoiser.heads \[4, 6\] needs 3, as channels"),
+        ("[denoiser]\nheads = [4, 5, 10]", r"denoiser.heads \[4, 5, 10\] do not divide denoiser.channels"),
+        ("[denoiser]\nchannels = [128, 190, 320]", "are no multiples of 32"),
+        ("[denoiser]\ncool_down = 0.0", "denoiser.cool_down 0.0 is out of range: more than 0"),
+        ("[autoencoder]\nminutes = [1.0]", r"autoencoder.minutes \[1.0\] needs 2, as sides"),
+        ("[autoencoder]\nbatch = [4, 0]", r"autoencoder.batch \[4, 0\] is out of range"),
+        ("[autoencoder]\nsides = [100, 256]", r"autoencoder.sides \[100, 256\] is no multiple of 16"),
+        ("[autoencoder]\nsides = ['a', 256]", "autoencoder.sides 'a' is not of type int"),
+        ("[autoencoder]\nlatent_channels = 500", "autoencoder.latent_channels 500 is out of range: 3 to 160"),
+        ("[data]\nheld_out = 0", "data.held_out 0 leaves none to teach or none to judge by"),
+        ("[data]\ngroups = [3, 12]", r"data.groups \[3, 12\] are unknown to emojibase: 0 to 9"),
+        ("[data]\nside = 250", "data.side 250 is no multiple of 16"),
+        ("[data]\nrecoloured = 6", "data.recoloured 6 is more than there are: 5"),
+        ("[log]\nevery = 0", "log.every 0 is out of range"),
+        ("[card]\nprompts = []", r"card.prompts \[\] is empty"),
+        ("[motion]\nheads = 7", "motion.heads 7 does not divide"),
+        ("[image_encoder]\nchannels = [8, 8]", "image_encoder.channels .* needs 4"),
+        ("[decoder]\ncritic = 6", "decoder.critic 6 is no multiple of 4"),
+        ("[upscale]\npatch = 200", "upscale.patch 200 is more than half of data.side 256"),
+        ("[packages]\nnoto = { kind = 'npm' }", "packages.noto lacks licence, name, sha256, version"),
+        ("[scheduler]\nbeta_start = 0.5", "scheduler.beta_end 0.012 is not above beta_start 0.5"),
     ],
 )
 def test_configuration_mistakes_are_one_line(tmp_path: Path, text: str, word: str) -> None:
     (tmp_path / "c.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=word):
+    with pytest.raises(UserError, match=word) as caught:
         read_config(tmp_path / "c.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_configuration_and_the_tests_own_are_right(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("", encoding="utf-8")
+    assert read_config(tmp_path / "c.toml", STEPS) == read_config(None)
+    assert all(right for _, right, _ in rules(tiny(), ()))
+    (tmp_path / "c.toml").write_text("[data]\nside = 128\n", encoding="utf-8")
+    read_config(tmp_path / "c.toml", ("denoiser",))
+    with pytest.raises(UserError, match=r"data\.side 128 does not suit the image encoder: 256 does"):
+        read_config(tmp_path / "c.toml", STEPS)
+
+
+def test_a_label_that_no_picture_has_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[data]\ncommon = ['disc0', 'dsic1']\n", encoding="utf-8")
+    data.write_json(tmp_path / "pictures.json", toy_pictures()[0])
+    arguments = ["denoiser", "--dir", str(tmp_path), "--config", str(tmp_path / "c.toml")]
+    assert run("train", arguments) == 2
+    said = capsys.readouterr().err
+    assert "data.common 'dsic1' is the label of no picture; did you mean 'disc1'" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("step", ["evaluate", "all"])
+def test_only_evaluate_needs_the_bench_and_says_so(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("noisette.judge", "skimage"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert run("train", ["denoiser", "--dir", str(tmp_path)]) == 2
+    assert "needs noisette train data first" in capsys.readouterr().err
+    assert run("train", [step, "--dir", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(": noisette train evaluate needs scikit-image: pip3 install -r requirements-bench.txt\n")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("file", ["thesis.txt", "model_index.json"])
+def test_an_export_replaces_nothing_but_an_export(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    check_target(target)
+    (target / file).write_text('{"_class_name": "StableDiffusionPipeline"}', encoding="utf-8")
+    for step in ("export", "all"):
+        assert run("train", [step, "--dir", str(tmp_path / "new"), "--to", str(target)]) == 2
+        assert f"--to {target} is no exported model" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is no exported model"):
+        check_target(target / file)
+    assert [path.name for path in target.iterdir()] == [file]
+    check_target(TARGET)
 
 
 def test_missing_configuration(capsys: pytest.CaptureFixture[str]) -> None:

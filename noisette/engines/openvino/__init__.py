@@ -21,9 +21,9 @@ _hidden = "openvino" not in sys.modules
 if _hidden:
     sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
 
-from noisette.engines.openvino.engine import OpenVINONetworks, load  # noqa: E402
+from noisette.engines.openvino.engine import OpenVINONetworks, check, load  # noqa: E402
 
 if _hidden:
     del sys.modules["openvino.tools.ovc"]
 
-__all__ = ["OpenVINONetworks", "load"]
+__all__ = ["OpenVINONetworks", "check", "load"]

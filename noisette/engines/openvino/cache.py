@@ -17,10 +17,11 @@ import json
 import math
 import mmap
 import os
+import shutil
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,8 @@ from noisette.tensors import Tensor, read_header
 
 MAGIC = b"noisette-blob-2\n"
 LARGEST = 512_000_000  # beyond, writing a blob takes more memory and disk than compiling again takes time
+COPIES = 30 * 10**9  # bytes that all float32 copies may take: beyond, the least recently used go
+SPARE_BYTES, SPARE_SHARE = 4 * 10**9, 0.1  # of the disk, both, that a copy leaves free
 CONVERTED = 1 << 20  # numbers at a time: memory that is asked for anew costs more than what is done in it
 HEADER = struct.Struct("<16sQQ")  # magic, bytes that follow, sum of them as little-endian 64-bit words
 
@@ -116,15 +119,23 @@ def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files:
     """The same tensors as float32 in one file, made unless it is there; as they are where it can't be written.
 
     `files` tells their files from any other. An older copy of the group goes. The copy serves at once; for later
-    processes it counts when all of it is on the disk (`settle`), so that nobody waits for a slow one.
+    processes it counts when all of it is on the disk (`settle`), so that nobody waits for a slow one. Another process
+    may take it away again (`has_room`): map it before anything else.
     """
     path = folder / f"{group}-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:24]}.safetensors"
     try:
-        return read_header(path)
-    except (UserError, OSError):  # not there, or not whole
+        found = read_header(path)
+    except UserError:  # not there, or not whole
         pass
+    else:
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it was used now
+        return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        drop(folder.glob(f"{group}-*.safetensors"))
+        if not has_room(folder, sum(4 * math.prod(tensor.shape) for tensor in tensors.values())):
+            return tensors
         descriptor, part = tempfile.mkstemp(dir=folder, suffix=".part")
     except OSError:
         return tensors
@@ -138,13 +149,38 @@ def float32_copy(tensors: Mapping[str, Tensor], folder: Path, group: str, files:
             file.write(bytes(8))  # a file that begins so is no safetensors file yet
         Path(part).replace(path)
         threading.Thread(target=settle, args=(path, length), name=f"settle {path.name}").start()
-        for older in folder.glob(f"{group}-*.safetensors"):
-            if older != path:
-                older.unlink(missing_ok=True)
         return found
-    except OSError:  # the disk is full
+    except (UserError, OSError):  # the disk is full, or another process took the part away
         Path(part).unlink(missing_ok=True)
         return tensors
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Whether a copy of so many bytes may be written; for it the least recently used ones beyond COPIES go.
+
+    What killed processes left half-written counts too. Processes that have a copy mapped keep it: its file goes when
+    they end (on Windows it stays).
+    """
+    held = []
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            status = path.stat()
+            held.append((status.st_mtime, status.st_size, path))
+    total = size + sum(held_size for _, held_size, _ in held)
+    for _, held_size, path in sorted(held):
+        if size > COPIES or total <= COPIES:
+            break
+        drop([path])
+        total -= held_size
+    disk = shutil.disk_usage(folder)
+    return size <= COPIES and disk.free - size >= max(SPARE_BYTES, SPARE_SHARE * disk.total)
+
+
+def drop(paths: Iterable[Path]) -> None:
+    """Removes files, but for those that are gone already, or open on Windows."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def settle(path: Path, length: bytes) -> None:

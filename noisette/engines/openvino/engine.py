@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 
-from noisette.checkpoint import MOTION, cache_folder, fetch
+from noisette.checkpoint import MOTION, cache_folder, fetch, not_skipped, side_of
 from noisette.engines import tiled
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
-from noisette.engines.openvino.graph import Weights, check_all_used, parameter
+from noisette.engines.openvino.graph import Weights, parameter
 from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
 from noisette.lora import read_lora
 from noisette.mapped import MappedTensors
 from noisette.optimized import files_of
+from noisette.tensors import check_all_used, file_of
 
 if TYPE_CHECKING:
     from noisette.checkpoint import Checkpoint
     from noisette.engines import Added, Array, Ids
-    from noisette.tensors import Tensor
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
@@ -48,15 +48,19 @@ def load(
 
     Returns at once: `networks` load in the background, the others when they are first used.
     """
-    core = ov.Core()
-    if precision not in precisions(core):
-        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions(core))} do")
-    return OpenVINONetworks(core, fetch(checkpoint), precision, loras, networks, motion_scale)
+    check(device, precision)
+    return OpenVINONetworks(ov.Core(), fetch(checkpoint), precision, loras, networks, motion_scale)
 
 
-def precisions(core: ov.Core) -> list[str]:
+def check(device: str, precision: str) -> None:
+    """Raises UserError for a precision that this processor does not run."""
+    if precision not in precisions():
+        raise UserError(f"--precision {precision} does not run on this processor: {', '.join(precisions())} do")
+
+
+def precisions() -> list[str]:
     """Those that this processor has instructions for."""
-    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [name for name, capability in CAPABILITIES.items() if capability in known]
 
 
@@ -82,7 +86,7 @@ class OpenVINONetworks:
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         self._int8 = files_of(checkpoint) if precision == "int8" else {}
         self._copying, self._stepped = Lock(), Event()
-        self._copies: dict[str, Mapping[str, Tensor]] = {}  # what `_tensors` found; two graphs share the UNet's
+        self._copies: dict[str, MappedTensors] = {}  # what `_mapped` found; two graphs share the UNet's
         self._pool = ThreadPoolExecutor(2)
         self._models: dict[str, Future[tuple[ov.CompiledModel, Any]]] = {}
         self._deep: Array = np.zeros(0, np.float32)
@@ -135,7 +139,7 @@ class OpenVINONetworks:
     def encode_image(self, pixels: Array) -> tuple[Array, Array]:
         """Pixels [B, 3, H, W] -> (mean, logvar) [B, C, h, w]; AutoencoderTiny's logvar is the lowest, -30."""
         side, latents = self._tile
-        moments = self._in_tiles("vae_encoder", "pixels", "moments", pixels, side, latents, 1)
+        moments = self._in_tiles("vae_encoder", "pixels", "moments", pixels, side, latents)
         if self._checkpoint.configs["vae"].get("_class_name") == "AutoencoderTiny":
             return moments, np.full_like(moments, -30.0)
         mean, logvar = np.split(moments, 2, axis=1)
@@ -144,26 +148,23 @@ class OpenVINONetworks:
     def decode_image(self, latents: Array) -> Array:
         """Latents [B, C, h, w] -> pixels [B, 3, H, W]."""
         side, tile = self._tile
-        factor = side // tile
-        return self._in_tiles("vae_decoder", "latents", "pixels", latents, tile, side, factor)
+        return self._in_tiles("vae_decoder", "latents", "pixels", latents, tile, side)
 
     @property
     def _tile(self) -> tuple[int, int]:
         """Pixels and latents along each side of a tile: what the autoencoder was trained on."""
         config, factor = self._checkpoint.configs["vae"], self._checkpoint.vae_scale_factor
-        latents = max(1, config.get("sample_size", 512) // factor)
+        latents = max(1, side_of(config.get("sample_size", 512)) // factor)
         return latents * factor, latents
 
-    def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int, factor: int) -> Array:
+    def _in_tiles(self, model: str, given: str, wanted: str, x: Array, tile: int, made: int) -> Array:
         """A VAE network over a picture: whole, or in tiles above `tiled.WHOLE_AREA` pixels."""
 
         def once(part: Array) -> Array:
             result: Array = run(self._model(model), {given: part})[wanted]
             return result
 
-        if x.shape[2] * x.shape[3] * factor**2 <= tiled.WHOLE_AREA or max(x.shape[2:]) <= tile:
-            return once(x)
-        return tiled.tiled(once, x, tile, made)
+        return tiled.whole_or_tiled(once, x, tile, made)
 
     def optimize(self, name: str, samples: Sequence[tuple[Any, ...]], path: Path) -> list[str]:
         """Writes "unet" or "vae_decoder" as int8 to `path` (.xml), calibrated on arguments of `denoise` or
@@ -177,8 +178,10 @@ class OpenVINONetworks:
         else:
             arrays = [{"latents": latents} for (latents,) in samples]
         tensors = self._checkpoint.tensors(network_of(name))
-        get = MappedTensors(tensors)
-        graph, kept = quantize(lambda: build_graph(name, self._config(name), get, tensors), arrays, KEPT_SHARE[name])
+        get, where = MappedTensors(tensors), file_of(self._checkpoint.weights[network_of(name)])
+        graph, kept = quantize(
+            lambda: build_graph(name, self._config(name), get, tensors, where), arrays, KEPT_SHARE[name]
+        )
         ov.save_model(graph, path, compress_to_fp16=False)
         return kept
 
@@ -192,17 +195,22 @@ class OpenVINONetworks:
             conditions["added_features"] = unet.added_features(self._unet_config, *added)
         return {"sample": sample, "time_features": features}, self._carried(conditions)
 
-    def _tensors(self, network: str) -> Mapping[str, Tensor]:
+    def _mapped(self, network: str) -> MappedTensors:
         """The checkpoint's, or their float32 copy where the network is too large for its compiled form to be kept."""
         tensors = self._checkpoint.tensors(network)
         size = sum(4 * prod(tensor.shape) for tensor in tensors.values())
         if size <= LARGEST or all(tensor.dtype == "F32" for tensor in tensors.values()):
-            return tensors
+            return MappedTensors(tensors)
         files = [identity(path) for path in self._checkpoint.weights[network]]
         with self._copying:
             if network not in self._copies:
                 group = f"{network}-{place_hash(files)}"
-                self._copies[network] = float32_copy(tensors, cache_folder() / "openvino", group, files)
+                copy = float32_copy(tensors, cache_folder() / "openvino", group, files)
+                try:
+                    self._copies[network] = MappedTensors(copy)
+                    self._copies[network].map()
+                except FileNotFoundError:  # another process took it away just now
+                    self._copies[network] = MappedTensors(tensors)
         return self._copies[network]
 
     def _config(self, name: str) -> dict[str, Any]:
@@ -222,7 +230,11 @@ class OpenVINONetworks:
     def _model(self, name: str) -> ov.CompiledModel:
         if name not in self._models:
             self._start(name)
-        return self._models[name].result()[0]
+        try:
+            return self._models[name].result()[0]
+        except BaseException:  # Ctrl-C too: what has not begun would be compiled to its end before the process ends
+            self._models = {other: model for other, model in self._models.items() if not model.cancel()}
+            raise
 
     def _start(self, name: str) -> None:
         """Compile one graph in the background, or fetch it from the cache."""
@@ -245,22 +257,23 @@ class OpenVINONetworks:
 
         def build() -> tuple[ov.Model, Any]:
             if quantized:
-                graph = self._core.read_model(quantized)
+                graph = read_int8(self._core, quantized, self._checkpoint.model)
                 return (unet.shallow(graph) if name == "unet_shallow" else graph), None
-            tensors = self._tensors(network)
-            get: Callable[[str], Any] = MappedTensors(tensors)
+            tensors, where = self._checkpoint.tensors(network), file_of(self._checkpoint.weights[network])
+            get: Callable[[str], Any] = self._mapped(network)
             Thread(target=let_go, args=(get, self._stepped), daemon=True).start()
             for lora in merged:
                 get = lora.merged(network, get)
             if not moves:
-                return build_graph(name, config, get, tensors), get
+                return build_graph(name, config, get, tensors, where), get
             of_motion = self._checkpoint.tensors(MOTION)
             get_motion = MappedTensors(of_motion)
             frames = parameter("num_frames", [1], np.int64)
-            weights = Weights(get_motion, MOTION)
+            place = file_of(self._checkpoint.weights[MOTION])
+            weights = Weights(get_motion, MOTION, where=place)
             motion = Motion(self._checkpoint.configs[MOTION], weights, frames, self._motion_scale)
-            made = build_graph(name, config, get, tensors, motion)
-            check_all_used(MOTION, of_motion, weights.used)
+            made = build_graph(name, config, get, tensors, where, motion)
+            check_all_used(MOTION, of_motion, weights.used, place)
             return made, (get, get_motion)
 
         folder = cache_folder() / "openvino"
@@ -275,6 +288,14 @@ def let_go(get: MappedTensors, done: Event) -> None:
     while not done.wait(0.05):
         get.release()
     get.release()
+
+
+def read_int8(core: ov.Core, path: Path, model: str) -> ov.Model:
+    """A graph that `noisette optimize` made. Raises UserError when its files are damaged."""
+    try:
+        return core.read_model(path)
+    except RuntimeError:
+        raise UserError(f"{path} is damaged: python3 -m noisette optimize {model} makes it again") from None
 
 
 def network_of(name: str) -> str:
@@ -298,18 +319,21 @@ def build_graph(
     config: Mapping[str, Any],
     get: Callable[[str], Any],
     names: Mapping[str, Any],
+    where: str,
     motion: Motion | None = None,
 ) -> ov.Model:
-    """One of the graphs of a checkpoint. UserError when tensors and config do not fit."""
+    """One of the graphs of a checkpoint. UserError when its config and the tensors `names` in `where` do not fit."""
     network = network_of(name)
-    weights = Weights(get, network)
+    weights = Weights(get, network, where=where)
+    made: dict[str, ov.Model] = {}
     if network == "unet":
-        context, step = unet.build_unet(config, weights, motion)
-        check_all_used(network, names, weights.used)
-        return {"unet": step, "unet_context": context}.get(name) or unet.shallow(step)
-    if network == "vae":
-        return vae.build_encoder(config, weights) if name == "vae_encoder" else vae.build_decoder(config, weights)
-    return text.build_text_encoder(config, weights)
+        made["unet_context"], made["unet"] = unet.build_unet(config, weights, motion)
+    elif network == "vae":  # both, or the tensors of the other would be left over
+        made = {"vae_encoder": vae.build_encoder(config, weights), "vae_decoder": vae.build_decoder(config, weights)}
+    else:
+        made[name] = text.build_text_encoder(config, weights)
+    check_all_used(network, not_skipped(names, config), weights.used, where)
+    return made.get(name) or unet.shallow(made["unet"])
 
 
 def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:

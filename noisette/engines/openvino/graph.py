@@ -6,7 +6,7 @@ while the graph is built. A half-precision tensor stays so and is converted insi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,11 +101,11 @@ def attention(q: Node, k: Node, v: Node, width: int, mask: Node | None = None) -
     return reshape(transpose(y, (0, 2, 1, 3)), (0, -1, width))
 
 
-def upsample(x: Node, size_of: Node | None = None) -> Node:
-    """Nearest-neighbour, twice the size of x [B, C, h, w], or to height and width of `size_of`."""
+def upsample(x: Node, size_of: Node | None = None, times: float = 2) -> Node:
+    """Nearest-neighbour, `times` the size of x [B, C, h, w], or to height and width of `size_of`."""
     axes = ops.constant(np.array([2, 3], np.int64))
     if size_of is None:
-        sizes, mode = ops.constant(np.array([2, 2], np.float32)), "scales"
+        sizes, mode = ops.constant(np.array([times, times], np.float32)), "scales"
     else:
         sizes, mode = ops.gather(ops.shape_of(size_of), axes, index(0)), "sizes"
     return ops.interpolate(
@@ -179,7 +179,8 @@ class Weights:
     """The tensors under one prefix of a component, as graph constants.
 
     `w / "down_blocks" / 0` narrows the prefix. `get` maps a full name to an array (shared, not copied) and
-    raises KeyError for an unknown one; bfloat16 comes as uint16 with `dtype.metadata` {"type": "bfloat16"}.
+    raises KeyError for one that is missing from `where`; bfloat16 comes as uint16 with `dtype.metadata`
+    {"type": "bfloat16"}.
     """
 
     def __init__(
@@ -188,12 +189,13 @@ class Weights:
         component: str,
         prefix: str = "",
         used: set[str] | None = None,
+        where: str = "its weights",
     ) -> None:
-        self._get, self._component, self.prefix = get, component, prefix
+        self._get, self._component, self.prefix, self._where = get, component, prefix, where
         self.used: set[str] = set() if used is None else used
 
     def __truediv__(self, part: str | int) -> Weights:
-        return Weights(self._get, self._component, f"{self.prefix}{part}.", self.used)
+        return Weights(self._get, self._component, f"{self.prefix}{part}.", self.used, self._where)
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds this tensor."""
@@ -209,9 +211,7 @@ class Weights:
         try:
             array = self._get(full)
         except KeyError:
-            raise UserError(
-                f"{self._component}: its config asks for a tensor {full} {list(shape)}, the weights have none"
-            ) from None
+            raise UserError(f"{self._component}: tensor {full} {list(shape)} is missing from {self._where}") from None
         if array.shape not in (shape, also):
             raise UserError(
                 f"{self._component}: tensor {full} is {list(array.shape)}, its config asks for {list(shape)}"
@@ -248,10 +248,3 @@ class Weights:
         """The tensor as a float32 value."""
         constant = self.stored(name, shape, also=also, as_shape=as_shape)
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")
-
-
-def check_all_used(component: str, names: Iterable[str], used: set[str]) -> None:
-    """Every tensor has a place, or the config describes another network than the weights."""
-    left = sorted(set(names) - used)
-    if left:
-        raise UserError(f"{component}: the weights hold {len(left)} tensors unknown to the config, first {left[0]}")

@@ -16,6 +16,11 @@ from noisette.engines.openvino.graph import Node, Weights
 from noisette.errors import UserError
 
 EPS = 1e-6
+TINY: dict[str, Any] = {  # diffusers' defaults; latent_magnitude and latent_shift are for storing latents as bytes
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "act_fn": "relu", "upsample_fn": "nearest",
+    "encoder_block_out_channels": [64] * 4, "decoder_block_out_channels": [64] * 4,
+    "num_encoder_blocks": [1, 3, 3, 3], "num_decoder_blocks": [3, 3, 3, 1], "upsampling_scaling_factor": 2,
+}  # fmt: skip
 
 
 def build_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
@@ -121,39 +126,45 @@ def mid_block(x: Node, w: Weights, width: int, act: str, groups: int, attend: bo
 
 def build_tiny_encoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
     """TAESD's encoder: pixels [B, 3, H, W] in [-1, 1] -> moments: the latents [B, C, h, w]."""
-    channels_in, channels = config.get("in_channels", 3), list(config["encoder_block_out_channels"])
-    act, layers = config.get("act_fn", "relu"), w / "encoder" / "layers"
+    c = {**TINY, **config}
+    channels_in, channels = c["in_channels"], list(c["encoder_block_out_channels"])
+    act, layers = c["act_fn"], w / "encoder" / "layers"
     pixels = g.parameter("pixels", [-1, channels_in, -1, -1])
     x = ops.multiply(ops.add(pixels, g.scalar(1.0)), g.scalar(0.5))
     x = g.conv(x, layers / 0, channels_in, channels[0])
     at = 1
-    for i, blocks in enumerate(config["num_encoder_blocks"]):
+    for i, blocks in enumerate(c["num_encoder_blocks"]):
         if i:
             x = g.conv(x, layers / at, channels[i], channels[i], stride=2, bias=False)
             at += 1
         for _ in range(blocks):
             x = tiny_block(x, layers / at, channels[i], act)
             at += 1
-    x = g.conv(x, layers / at, channels[-1], config.get("latent_channels", 4))
+    x = g.conv(x, layers / at, channels[-1], c["latent_channels"])
     return g.model({"moments": x}, [pixels], "vae_encoder")
 
 
 def build_tiny_decoder(config: Mapping[str, Any], w: Weights) -> ov.Model:
     """TAESD's decoder: latents [B, C, h, w] -> pixels [B, 3, H, W]."""
-    latent, channels = config.get("latent_channels", 4), list(config["decoder_block_out_channels"])
-    act, layers = config.get("act_fn", "relu"), w / "decoder" / "layers"
+    c = {**TINY, **config}
+    latent, channels = c["latent_channels"], list(c["decoder_block_out_channels"])
+    act, layers = c["act_fn"], w / "decoder" / "layers"
+    if c["upsample_fn"] != "nearest":
+        raise UserError(
+            f"vae: upsample_fn {c['upsample_fn']} is not supported by the openvino engine; use --engine torch"
+        )
     latents = g.parameter("latents", [-1, latent, -1, -1])
     x = ops.multiply(ops.tanh(ops.divide(latents, g.scalar(3.0))), g.scalar(3.0))
     x = g.activation(act, g.conv(x, layers / 0, latent, channels[0]))
     at = 2
-    for i, blocks in enumerate(config["num_decoder_blocks"]):
+    for i, blocks in enumerate(c["num_decoder_blocks"]):
         final = i == len(channels) - 1
         for _ in range(blocks):
             x = tiny_block(x, layers / at, channels[i], act)
             at += 1
         if not final:
-            x, at = g.upsample(x), at + 1
-        x = g.conv(x, layers / at, channels[i], config.get("out_channels", 3) if final else channels[i], bias=final)
+            x, at = g.upsample(x, times=c["upsampling_scaling_factor"]), at + 1
+        x = g.conv(x, layers / at, channels[i], c["out_channels"] if final else channels[i], bias=final)
         at += 1
     x = ops.subtract(ops.multiply(x, g.scalar(2.0)), g.scalar(1.0))
     return g.model({"pixels": x}, [latents], "vae_decoder")
