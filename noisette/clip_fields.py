@@ -71,7 +71,8 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
 
 def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """The recipe with these values where it is open; 0 frames are as many as the model likes."""
-    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) in (None, 0)})
+    recipe = replace(recipe, num_frames=recipe.num_frames or None)
+    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
 
 
 def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint, usual: Clips) -> Recipe:
