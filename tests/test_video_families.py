@@ -151,3 +151,9 @@ def test_a_size_off_the_grid_is_padded_inside(folder: Path) -> None:
     assert ours(model, img_w=40, img_h=24, num_frames=5, num_inference_steps=1).shape == (5, 24, 40, 3)
     assert plan(Recipe(model=model, num_frames=0)).size.width == 832
     assert plan(Recipe(model=model, num_frames=0)).clip.num_frames == 81  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("family", "style"), [("wan", "text"), ("ltx", "text")])
+def test_one_step_makes_a_clip(family: str, style: str, folder: Path) -> None:
+    model, _ = saved(folder, family, style)
+    assert ours(model, img_w=64, img_h=32, num_inference_steps=1).std() > 1
