@@ -112,6 +112,13 @@ def test_sound_alone_has_no_video(tmp_path: Path) -> None:
     assert "has no video in it" in refused(tmp_path / "a.mp4")
 
 
+def test_a_codec_that_is_not_known_is_one_line(tmp_path: Path) -> None:
+    codecs.encode(tmp_path / "known.mkv", frames(64, 48, 8), CODECS["ffv1"], (64, 48), Fraction(8))
+    unknown = (tmp_path / "known.mkv").read_bytes().replace(b"V_FFV1", b"V_QQQ1").replace(b"FFV1", b"QQQ1")
+    (tmp_path / "a.mkv").write_bytes(unknown)
+    assert "is in a codec that this PyAV can't read" in refused(tmp_path / "a.mkv")
+
+
 def test_no_frames(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=8)
