@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from noisette import clip_record, clips, codecs, names, stamps
+from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
 from noisette.errors import UserError
@@ -72,6 +73,25 @@ def test_a_stamp_is_read_back_and_changes_no_frame(name: str, tmp_path: Path) ->
     assert stamps.read_stamp(stamped) == TEXT.encode("ascii", "backslashreplace").decode()
     assert np.array_equal(list(clips.frames(plain)), list(clips.frames(stamped)))
     assert clips.probe(stamped).fps == 12
+
+
+FOREIGN = ("Made with another tool", "[1, 2]", '{"prompt": "a cat"}', '{"recipe": {"workflow": 3}}', "7")
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+@pytest.mark.parametrize("name", ["h264", "png", "gif", "webp"])
+def test_another_programs_comment_is_no_recipe(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = CODECS[name]
+    codecs.encode(tmp_path / "plain", frames(64, 48, 4), codec, (64, 48), Fraction(8))
+    path = tmp_path / f"theirs{codec.suffix}"
+    stamps.stamp(tmp_path / "plain", path, codec.suffix, text)
+    for command, arguments in (("video", ["--from"]), ("inspect", []), ("verify", [])):
+        assert run(command, [*arguments, str(path)]) == 2
+        error = capsys.readouterr().err
+        assert "carries no recipe" in error
+        assert error.count("\n") == 1
 
 
 def test_the_rate_of_television_stays_exact(tmp_path: Path) -> None:
