@@ -3,10 +3,11 @@
 How a model moves is measured by `noisette train evaluate --only clips`.
 
     python3 benchmarks/clips.py memory [MODEL] [--side 128] [--steps 4]
-    python3 benchmarks/clips.py speed [--side 256] [--steps 5] [--rounds 3]
+    python3 benchmarks/clips.py speed [--side 256] [--steps 4] [--rounds 3]
 
 memory: peak of whole processes for 16, 64 and 256 frames, without motion modules, so that any model will do.
-speed: noisette's shapes with random weights, here on openvino against diffusers' UNetMotionModel, alternating.
+speed: noisette's shapes with random weights, here on openvino against diffusers' UNetMotionModel, alternating;
+    both also in bfloat16 where this processor has it.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +49,17 @@ def memory(model: str, side: int, steps: int) -> None:
 
 def speed(side: int, steps: int, rounds: int) -> None:
     """Seconds a frame of the denoising steps alone, guidance on, 16 frames; medians of alternating rounds."""
+    import openvino as ov
     import torch
-    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel, logging
 
     from noisette.adapters import with_motion
     from noisette.checkpoint import locate
     from noisette.engines.openvino import load
+    from noisette.engines.openvino.engine import precisions
 
+    offered = [name for name in ("float32", "bfloat16") if name in precisions(ov.Core())]
+    logging.set_verbosity_error()
     torch.manual_seed(0)
     drawn = json.loads((Path(BUILTIN) / "unet" / "config.json").read_text(encoding="utf-8"))
     shapes = {k: v for k, v in drawn.items() if k not in ("addition_embed_type", "resnet_time_scale_shift")}
@@ -68,49 +74,59 @@ def speed(side: int, steps: int, rounds: int) -> None:
         unet.save_pretrained(folder / "unet")
         adapter.save_pretrained(folder / "motion_adapter")
         plain = locate(str(folder))
-        ours = load(with_motion(plain, "model"), networks=("unet", "unet_context"))
-        theirs = UNetMotionModel.from_unet2d(unet, adapter).eval()
+        moving, wanted = with_motion(plain, "model"), ("unet", "unet_context")
+        ours = {name: load(moving, precision=name, networks=wanted) for name in offered}
+        for networks in ours.values():
+            networks.wait(wanted)
+        theirs = {
+            name: UNetMotionModel.from_unet2d(unet, adapter).eval().to(getattr(torch, name)) for name in offered
+        }
     channels, grid = shapes["in_channels"], side // plain.vae_scale_factor
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(32, channels, grid, grid)).astype(np.float32)  # two branches of 16 frames
     context = rng.normal(size=(32, 32, shapes["cross_attention_dim"])).astype(np.float32)
 
-    def here() -> None:
-        ours.denoise(sample, 500.0, context, num_frames=16)
+    def here(precision: str) -> None:
+        ours[precision].denoise(sample, 500.0, context, num_frames=16)
 
     clip = torch.from_numpy(sample).reshape(2, 16, channels, grid, grid).swapaxes(1, 2)
 
     @torch.inference_mode()
-    def there() -> None:
-        theirs(clip, 500, torch.from_numpy(context))
+    def there(precision: str) -> None:
+        dtype = getattr(torch, precision)
+        theirs[precision](clip.to(dtype), 500, torch.from_numpy(context).to(dtype))
 
-    times: dict[str, list[float]] = {"noisette, openvino": [], "diffusers UNetMotionModel": []}
+    runs = {f"noisette, openvino, {name}": partial(here, name) for name in offered}
+    runs |= {f"diffusers UNetMotionModel, {name}": partial(there, name) for name in offered}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, step in zip(times, (here, there), strict=True):
+        for name, step in runs.items():
             step()
             began = time.process_time()
             for _ in range(steps):
                 step()
             times[name].append((time.process_time() - began) / steps / 16)
-    print(f"{side}x{side}, 16 frames, processor seconds a frame and step\n\n| loop | seconds |\n|---|---|")
+    print(
+        f"{side}x{side}, 16 frames, processor seconds a frame and step\n\n| loop | seconds | of diffusers' float32 |"
+    )
+    print("|---|---|---|")
+    whole = statistics.median(times["diffusers UNetMotionModel, float32"])
     for name, values in times.items():
-        print(f"| {name} | {statistics.median(values):.4f} |")
-    first, second = (statistics.median(values) for values in times.values())
-    print(f"| ratio | {first / second:.2f} |")
+        print(f"| {name} | {statistics.median(values):.4f} | {statistics.median(values) / whole:.2f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("memory", "speed"))
     parser.add_argument("model", nargs="?", default=BUILTIN)
-    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--side", type=int, help="128 for memory, 256 for speed")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if args.what == "memory":
-        memory(args.model, args.side, args.steps)
+        memory(args.model, args.side or 128, args.steps)
     else:
-        speed(args.side, args.steps, args.rounds)
+        speed(args.side or 256, args.steps, args.rounds)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ REDRAWN = 0.25  # strength at which a moved still is redrawn without motion modu
 NAMES = {word: name for name, words in MOTIONS.items() for word in words}
 STILL = "bounce"  # the motion of a still when none is named
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
-STATION = re.compile(r"\s*(\d+)\s*:\s*(.*?)\s*", re.DOTALL)
+STATION = re.compile(r"\s*(\d+)\s*:(?!\d)\s*(.*?)\s*", re.DOTALL)  # 16:9 and 5:30 are no frames
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
 SEPARATE = ("walk_to", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
@@ -71,7 +71,8 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
 
 def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """The recipe with these values where it is open; 0 frames are as many as the model likes."""
-    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) in (None, 0)})
+    recipe = replace(recipe, num_frames=recipe.num_frames or None)
+    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
 
 
 def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint, usual: Clips) -> Recipe:
@@ -181,6 +182,8 @@ def parse_motion(text: str) -> tuple[str, float]:
 
 def parse_travel(prompt: str) -> tuple[tuple[int, str], ...]:
     """'0: a seed; 8: a sapling' as ((0, 'a seed'), (8, 'a sapling')); any other prompt stands at frame 0 alone.
+
+    Each part begins with its frame and a colon; a digit behind that makes it a ratio or a time of day.
 
     Raises UserError for frames that do not grow.
     """

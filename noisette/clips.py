@@ -152,6 +152,9 @@ def timed_av(path: Path) -> Iterator[tuple[Frame, float, Fraction | None, float]
         if not container.streams.video:
             raise UserError(f"{path} has no video in it")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"{path} is in a codec that this PyAV can't read: make it H.264 first, as by"
+                            f" ffmpeg -i {path.name} -crf 12 readable.mp4")  # fmt: skip
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise UserError(f"{path} has frames of more than {MAX_PIXELS:,} pixels")
         for i, frame in enumerate(container.decode(stream)):

@@ -99,9 +99,18 @@ def read_texts(path: Path) -> dict[str, str]:
         from noisette.stamps import read_stamp
 
         text = read_stamp(path)
-        return {} if text is None else {OURS: text}
+        return {OURS: text} if text is not None and is_ours(text) else {}
     with opened(path) as image:
         return {key: str(value) for key, value in image.info.items() if key in (OURS, THEIRS)}
+
+
+def is_ours(text: str) -> bool:
+    """Whether a clip's comment, which is anyone's place, is JSON with a recipe as `Recipe.to_json` makes it."""
+    try:
+        recipe = json.loads(text)["recipe"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return False
+    return isinstance(recipe, dict) and {"prompt", "model", "seed"} <= recipe.keys()
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -163,10 +163,10 @@ def make_levels(
 def flow_levels(sigmas: Floats, shift: float = 1.0, terminal: float | None = None) -> list[Level]:
     """Rectified flow: alpha = 1 - sigma, shifted towards noise (Esser et al. 2024, eq. 23), then a clean level.
 
-    `sigmas` fall from 1. `terminal`: they are stretched so that the last one is this (LTX-Video).
+    `sigmas` fall from 1. `terminal`: they are stretched so that the last one is this (LTX-Video); a single one is 1.
     """
     shifted = shift * sigmas / (1 + (shift - 1) * sigmas)
-    if terminal:
+    if terminal and len(shifted) > 1:
         shifted = 1 - (1 - shifted) * ((1 - terminal) / (1 - shifted[-1]))
     return [*(Level(1 - float(sigma), float(sigma)) for sigma in shifted), CLEAN]
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from noisette import clip_record, clips, codecs, names, stamps
+from noisette.cli import run
 from noisette.clips import Frame
 from noisette.codecs import CODECS
 from noisette.errors import UserError
@@ -74,6 +75,25 @@ def test_a_stamp_is_read_back_and_changes_no_frame(name: str, tmp_path: Path) ->
     assert clips.probe(stamped).fps == 12
 
 
+FOREIGN = ("Made with another tool", "[1, 2]", '{"prompt": "a cat"}', '{"recipe": {"workflow": 3}}', "7")
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+@pytest.mark.parametrize("name", ["h264", "png", "gif", "webp"])
+def test_another_programs_comment_is_no_recipe(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = CODECS[name]
+    codecs.encode(tmp_path / "plain", frames(64, 48, 4), codec, (64, 48), Fraction(8))
+    path = tmp_path / f"theirs{codec.suffix}"
+    stamps.stamp(tmp_path / "plain", path, codec.suffix, text)
+    for command, arguments in (("video", ["--from"]), ("inspect", []), ("verify", [])):
+        assert run(command, [*arguments, str(path)]) == 2
+        error = capsys.readouterr().err
+        assert "carries no recipe" in error
+        assert error.count("\n") == 1
+
+
 def test_the_rate_of_television_stays_exact(tmp_path: Path) -> None:
     rate = Fraction(30000, 1001)
     codecs.encode(tmp_path / "a.mkv", frames(32, 32, 20), CODECS["ffv1"], (32, 32), rate)
@@ -110,6 +130,13 @@ def test_sound_alone_has_no_video(tmp_path: Path) -> None:
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
     assert "has no video in it" in refused(tmp_path / "a.mp4")
+
+
+def test_a_codec_that_is_not_known_is_one_line(tmp_path: Path) -> None:
+    codecs.encode(tmp_path / "known.mkv", frames(64, 48, 8), CODECS["ffv1"], (64, 48), Fraction(8))
+    unknown = (tmp_path / "known.mkv").read_bytes().replace(b"V_FFV1", b"V_QQQ1").replace(b"FFV1", b"QQQ1")
+    (tmp_path / "a.mkv").write_bytes(unknown)
+    assert "is in a codec that this PyAV can't read" in refused(tmp_path / "a.mkv")
 
 
 def test_no_frames(tmp_path: Path) -> None:

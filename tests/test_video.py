@@ -14,6 +14,7 @@ from PIL import Image
 
 from noisette import clips, codecs, engines
 from noisette.cli import run
+from noisette.clip_fields import parse_travel
 from noisette.clips import Frame
 from noisette.codecs import CODECS
 from noisette.generate import generate
@@ -220,6 +221,20 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     still = plan(Recipe(prompt="cat, red", model="model", seed="5", num_inference_steps=2, sampler="euler", img_w=32,
                         img_h=32))  # fmt: skip
     assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["16:9 photo", "16:9", "5:30 in the morning", "at 5:30 in the morning", "16:9 photo; 4:3 photo", "a: b"]
+)
+def test_a_ratio_or_a_time_of_day_is_no_frame(prompt: str) -> None:
+    assert parse_travel(prompt) == ((0, prompt),)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["0: a seed; 8: 3 saplings", "0:a seed;8: 3 saplings", " 0 : a seed ; 8: 3 saplings;"]
+)
+def test_a_prompt_that_changes_names_its_frames(prompt: str) -> None:
+    assert parse_travel(prompt) == ((0, "a seed"), (8, "3 saplings"))
 
 
 MISTAKES: dict[str, list[str]] = {

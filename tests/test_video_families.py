@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from noisette import engines, video
+from noisette import codecs, engines, video
 from noisette.cli import run
 from noisette.errors import UserError
 from noisette.plan import plan
@@ -26,10 +27,12 @@ ASKED: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture, and a place for models."""
+    """A picture, a clip, and a place for models."""
     place = tmp_path_factory.mktemp("clips")
     y, x = np.mgrid[:32, :64]
     Image.fromarray(np.stack([x * 4, y * 7, x + y], -1).astype(np.uint8)).save(place / "base.png")
+    moving = [np.full((32, 64, 3), 20 * i, np.uint8) for i in range(FRAMES)]
+    codecs.encode(place / "base.mkv", moving, codecs.CODECS["ffv1"], (64, 32), Fraction(8))
     return place
 
 
@@ -113,6 +116,7 @@ def test_a_clip_is_redrawn_and_its_first_frame_kept(folder: Path, tmp_path: Path
     assert not np.array_equal(frames[:, :, 24:], base[:, :, 24:])
 
 
+INPUTS = ("base_img", "base_video", "mask_video")
 MISTAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "--num_frames 8 does not suit": ("wan", "text", {"num_frames": 8}),
     ": 5 and 9 do": ("wan", "text", {"num_frames": 7}),
@@ -124,18 +128,20 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "takes one for the whole clip": ("ltx", "text", {"prompt": "0: a cat; 4: a dog"}),
     "takes words, no strength": ("ltx", "text", {"motion": "spin:2"}),
     "begins with the picture and pure noise": ("ltx", "text", {"base_img": "base.png", "strength": 0.5}),
+    "--strength 0.0 of --num_inference_steps 50 is less than one step": (
+        "wan", "text", {"base_video": "base.mkv", "strength": 0.0},
+    ),
     "--schedule karras does not suit wan": ("wan", "text", {"schedule": "karras"}),
     "--engine openvino does not run wan": ("wan", "text", {"engine": "openvino"}),
     "makes clips: python3 video.py": ("wan", "text", {"num_frames": None}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("line", MISTAKES)
 def test_what_a_model_of_clips_cannot_take(line: str, folder: Path) -> None:
     family, style, asked = MISTAKES[line]
     model, _ = saved(folder, family, style)
-    if "base_img" in asked:
-        asked = {**asked, "base_img": str(folder / asked["base_img"])}
+    asked = {name: str(folder / value) if name in INPUTS else value for name, value in asked.items()}
     with pytest.raises(UserError, match=line.replace("(", r"\(")):
         plan(Recipe(**{"model": model, "num_frames": 5, **asked}))
 
@@ -145,3 +151,9 @@ def test_a_size_off_the_grid_is_padded_inside(folder: Path) -> None:
     assert ours(model, img_w=40, img_h=24, num_frames=5, num_inference_steps=1).shape == (5, 24, 40, 3)
     assert plan(Recipe(model=model, num_frames=0)).size.width == 832
     assert plan(Recipe(model=model, num_frames=0)).clip.num_frames == 81  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("family", "style"), [("wan", "text"), ("ltx", "text")])
+def test_one_step_makes_a_clip(family: str, style: str, folder: Path) -> None:
+    model, _ = saved(folder, family, style)
+    assert ours(model, img_w=64, img_h=32, num_inference_steps=1).std() > 1

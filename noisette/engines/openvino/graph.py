@@ -44,12 +44,14 @@ def conv(
     return ops.add(y, w.float("bias", (channels_out,), as_shape=(1, channels_out, 1, 1)))
 
 
-def linear(x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = True) -> Node:
-    """torch.nn.Linear on the last axis; a stored 1x1 convolution of the same size serves as well."""
-    weight = w.float("weight", (width_out, width_in), also=(width_out, width_in, 1, 1))
+def linear(
+    x: Node, w: Weights, width_in: int, width_out: int, *, bias: bool = True, rows: slice = slice(None)
+) -> Node:
+    """torch.nn.Linear on the last axis, or only its outputs `rows`; a stored 1x1 convolution serves as well."""
+    weight = w.float("weight", (width_out, width_in), also=(width_out, width_in, 1, 1), rows=rows)
     y = ops.matmul(x, weight, False, True)
-    y.set_friendly_name(w.prefix.rstrip("."))
-    return ops.add(y, w.float("bias", (width_out,))) if bias else y
+    y.set_friendly_name(w.prefix.rstrip(".") + (f".from_{rows.start}" if rows.start else ""))
+    return ops.add(y, w.float("bias", (width_out,), rows=rows)) if bias else y
 
 
 def group_norm(x: Node, w: Weights, channels: int, groups: int, eps: float) -> Node:
@@ -226,9 +228,10 @@ class Weights:
         *,
         also: tuple[int, ...] | None = None,
         as_shape: tuple[int, ...] | None = None,
+        rows: slice = slice(None),
     ) -> Node:
-        """The tensor as a constant in its stored precision, viewed in `as_shape` (or `shape`)."""
-        array = np.ascontiguousarray(self.array(name, shape, also)).reshape(as_shape or shape)
+        """The tensor, or some of its rows, as a constant in its stored precision, viewed in `as_shape`."""
+        array = np.ascontiguousarray(self.array(name, shape, also)[rows]).reshape(as_shape or (-1, *shape[1:]))
         if is_bfloat16(array.dtype):
             tensor = ov.Tensor(array, ov.Shape(list(array.shape)), ov.Type.bf16)
             constant = ov.op.Constant(tensor, shared_memory=True)
@@ -244,7 +247,8 @@ class Weights:
         *,
         also: tuple[int, ...] | None = None,
         as_shape: tuple[int, ...] | None = None,
+        rows: slice = slice(None),
     ) -> Node:
         """The tensor as a float32 value."""
-        constant = self.stored(name, shape, also=also, as_shape=as_shape)
+        constant = self.stored(name, shape, also=also, as_shape=as_shape, rows=rows)
         return constant if constant.get_element_type() == ov.Type.f32 else ops.convert(constant, "f32")

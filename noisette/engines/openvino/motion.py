@@ -47,51 +47,81 @@ class Motion:
             w = self.weights / block / i / "motion_modules" / layer
             depth = per(per(c["motion_transformer_layers_per_block"], level), layer)
         heads = per(c["motion_num_attention_heads"], level)
-        moved = self._module(x, w, channels, heads, depth, c)
         last = (w / "proj_out").array("weight", (channels, channels)), (w / "proj_out").array("bias", (channels,))
+        y = self._module(x, w, channels, heads, depth, c)
         if not any(array.any() for array in last):
             return x  # nothing was learned here, as in the first half of a UNet that `noisette train motion` teaches
-        if self.scale != 1.0:
-            moved = ops.multiply(moved, g.scalar(self.scale))
-        return ops.add(x, moved)
+        return y
 
     def _module(self, x: Node, w: Weights, channels: int, heads: int, depth: int, c: Mapping[str, Any]) -> Node:
-        """diffusers `AnimateDiffTransformer3D` without its residual: each position's frames attend to each other."""
-        shape = ops.shape_of(x)
-        area = ops.reduce_prod(ops.gather(shape, whole(2, 3), g.index(0)), g.index(0), True)
-        by_clip = ops.concat([whole(-1), self.frames, whole(channels), area], 0)
-        y = g.transpose(ops.reshape(x, by_clip, False), (0, 2, 1, 3))  # [B, C, F, h * w]
-        y = g.group_norm(y, w / "norm", channels, c["motion_norm_num_groups"], 1e-6)  # over all frames of a clip
-        y = g.transpose(y, (0, 3, 2, 1))  # [B, h * w, F, C]
-        split = ops.shape_of(y)
-        y = ops.reshape(y, ops.concat([whole(-1), self.frames, whole(channels)], 0), False)
+        """diffusers `AnimateDiffTransformer3D`: each position's frames attend to each other.
+
+        Frames stay where they are, [B, F, h * w, C]: as `attend` sees it, a position is a head.
+        """
+        tokens = g.transpose(x, (0, 2, 3, 1))
+        positions = ops.reduce_prod(sides(x), g.index(0), True)
+        by_clip = ops.concat([whole(-1), self.frames, positions, whole(channels)], 0)
+        skip = ops.reshape(tokens, by_clip, False)
+        y = clip_norm(skip, w / "norm", channels, c["motion_norm_num_groups"])
         y = g.linear(y, w / "proj_in", channels, channels)
         for i in range(depth):
             y = self._block(y, w / "transformer_blocks" / i, channels, heads, c["motion_max_seq_length"])
         y = g.linear(y, w / "proj_out", channels, channels)
-        y = g.transpose(ops.reshape(y, split, False), (0, 2, 3, 1))  # [B, F, C, h * w]
-        return ops.reshape(y, shape, False)
+        if self.scale != 1.0:
+            y = ops.multiply(y, g.scalar(self.scale))
+        by_frame = ops.concat([whole(-1), sides(x), whole(channels)], 0)
+        return g.transpose(ops.reshape(ops.add(skip, y), by_frame, False), (0, 3, 1, 2))
 
     def _block(self, x: Node, w: Weights, width: int, heads: int, places: int) -> Node:
         """diffusers `BasicTransformerBlock` with two self-attentions, each told where in time it looks."""
         table = w.float("pos_embed.pe", (1, places, width))
-        time = ops.slice(table, whole(0), self.frames, whole(1), whole(1))
+        time = ops.unsqueeze(ops.slice(table, whole(0), self.frames, whole(1), whole(1)), g.index(2))
         for norm, name in (("norm1", "attn1"), ("norm2", "attn2")):
             h = ops.add(g.layer_norm(x, w / norm, width), time)
             x = ops.add(x, attend(h, w / name, width, heads))
-        h = g.linear(g.layer_norm(x, w / "norm3", width), w / "ff" / "net" / 0 / "proj", width, width * 8)
-        value, gate = g.chunk(h, 2, 2)
-        h = ops.multiply(value, ops.gelu(gate, "erf"))
-        return ops.add(x, g.linear(h, w / "ff" / "net" / 2, width * 4, width))
+        return ops.add(x, geglu(g.layer_norm(x, w / "norm3", width), w / "ff" / "net", width))
 
 
 def attend(x: Node, w: Weights, width: int, heads: int) -> Node:
-    """Self-attention without biases but at the end, x [N, F, width]."""
+    """Self-attention of the frames of x [B, F, S, width] at each of S positions, without biases but at the end."""
+    by_head = (0, 0, -1, width // heads)
     q, k, v = (
-        g.split_heads(g.linear(x, w / name, width, width, bias=False), heads, width)
+        g.transpose(g.reshape(g.linear(x, w / name, width, width, bias=False), by_head), (0, 2, 1, 3))
         for name in ("to_q", "to_k", "to_v")
     )
-    return g.linear(g.attention(q, k, v, width), w / "to_out" / 0, width, width)
+    y = g.transpose(ops.scaled_dot_product_attention(q, k, v), (0, 2, 1, 3))
+    return g.linear(g.reshape(y, (0, 0, -1, width)), w / "to_out" / 0, width, width)
+
+
+def geglu(x: Node, w: Weights, width: int) -> Node:
+    """diffusers `FeedForward`: to four times the width, gated, and back.
+
+    What is gated and its gate are products of their own: taking one apart was slower.
+    """
+    inner, proj = width * 4, w / 0 / "proj"
+    value, gate = (g.linear(x, proj, width, inner * 2, rows=slice(i * inner, (i + 1) * inner)) for i in range(2))
+    return g.linear(ops.multiply(value, ops.gelu(gate, "erf")), w / 2, inner, width)
+
+
+def clip_norm(x: Node, w: Weights, channels: int, groups: int, eps: float = 1e-6) -> Node:
+    """torch.nn.GroupNorm over all frames and positions of x [B, F, S, C]: first for each channel, then each group."""
+    size = channels // groups
+    among = ops.constant(np.kron(np.eye(groups), np.full((size, size), 1 / size)).astype(np.float32))
+
+    def mean(y: Node) -> Node:
+        return ops.matmul(ops.reduce_mean(y, whole(1, 2), True), among, False, False)
+
+    middle = mean(x)
+    off = ops.subtract(x, middle)
+    spread = ops.sqrt(ops.add(mean(ops.multiply(off, off)), g.scalar(eps)))
+    gain, shift = (w.float(name, (channels,)) for name in ("weight", "bias"))
+    scale = ops.divide(gain, spread)
+    return ops.add(ops.multiply(x, scale), ops.subtract(shift, ops.multiply(middle, scale)))
+
+
+def sides(x: Node) -> Node:
+    """Height and width of x [B, C, h, w]."""
+    return ops.gather(ops.shape_of(x), whole(2, 3), g.index(0))
 
 
 def per(value: Any, i: int) -> Any:
