@@ -107,7 +107,7 @@ def publish(path: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         part.rename(path)
     else:
-        part.unlink()
+        part.unlink(missing_ok=True)  # another process of the sweep may have tidied it away
 
 
 def check_writable(out_dir: Path) -> None:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FORMAT = 1
+FORGOTTEN = 3600.0  # seconds: no small file takes so long to be written
 NAME = re.compile(rf".*-([0-9a-f]{{{ADDRESS}}})\.(png|{'|'.join(s.removeprefix('.') for s in SUFFIXES)})")
 END = b"IEND\xaeB`\x82"  # the last eight bytes of every whole PNG
 
@@ -46,7 +48,7 @@ class Store:
         check_format(root / "store.json")
 
     def prepare(self, todo: Sequence[Cell] = ()) -> None:
-        """Makes the folders; removes files of cells to do that were cut short, and claims of killed runs.
+        """Makes the folders; removes files of cells to do that were cut short, and what killed runs left behind.
 
         Raises UserError.
         """
@@ -62,6 +64,14 @@ class Store:
             for lock in self.claims.glob("*.lock"):
                 if lock.stem in done:
                     self._drop_claim(lock.stem)
+            landed = set(done.values())
+            for part in self.cells.glob("*.part"):  # killed between publishing and letting the part go
+                if part.with_suffix("") in landed:
+                    part.unlink(missing_ok=True)
+            for part in self.derived.glob("*.part"):
+                with contextlib.suppress(FileNotFoundError):  # just renamed
+                    if time.time() - part.stat().st_mtime > FORGOTTEN:
+                        part.unlink()
         except OSError as error:
             raise names.cannot_write(self.root, error) from None
 

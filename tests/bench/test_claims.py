@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from noisette.bench import on_ray
 from noisette.bench.store import Store
 from noisette.cli import main
 from noisette.errors import UserError
+from noisette.names import part_of
 from tests.bench.test_sweep import SMALL
 
 
@@ -20,6 +22,21 @@ def test_a_claim_of_a_killed_run_goes_with_the_next_one(tmp_path: Path) -> None:
     (tmp_path / "claims" / f"{address}.lock").touch()  # killed between landing and giving back
     assert main(arguments) == 0
     assert not list((tmp_path / "claims").iterdir())
+
+
+def test_a_part_of_a_cell_that_has_landed_goes_with_the_next_run(tmp_path: Path) -> None:
+    """The run was killed between publishing and letting the part go: nobody writes that cell again."""
+    arguments = ["sweep", *SMALL, "--steps", "1", "--out", str(tmp_path), "--sweep", "seed=0..1"]
+    assert main(arguments) == 0
+    path = next(iter(Store(tmp_path).done().values()))
+    part_of(path).hardlink_to(path)
+    old, new = (tmp_path / "derived" / f"a.json.{process}.part" for process in (1, 2))
+    old.touch()
+    new.touch()
+    os.utime(old, (1, 1))
+    assert main(arguments) == 0
+    assert (old.exists(), new.exists()) == (False, True)  # the new one may be another process's at work
+    assert len(list((tmp_path / "cells").iterdir())) == 2
 
 
 def test_a_cluster_without_room_is_told_of_once_and_ends(
