@@ -22,6 +22,7 @@ STILL = "bounce"  # the motion of a still when none is named
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:(?!\d)\s*(.*?)\s*", re.DOTALL)  # 16:9 and 5:30 are no frames
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
+FOR_PICTURES = ("variation", "outpaint", "upscale", "refine", "image_prompt", "ip_adapter", "step_cache")
 SEPARATE = ("walk_to", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
@@ -41,8 +42,8 @@ def mode_of(recipe: Recipe) -> str:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")
     if recipe.strict_first_frame and recipe.base_img is None:
         raise UserError("--strict_first_frame True needs --base_img")
-    for name in ("variation", "outpaint"):
-        if getattr(recipe, name):
+    for name in FOR_PICTURES:
+        if asks(recipe, name):
             raise UserError(f"--{name} {getattr(recipe, name)} is for pictures: see python3 image.py")
     if recipe.base_img is not None:
         return "img2video"

@@ -153,7 +153,7 @@ class Plan:
             "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
             "task": facts["mode"],
             "size": f"{width}x{height}{composed}",
-            **({"crop": self.windows_text()} if self.mask is not None else {}),
+            **({"crop": self.windows_text()} if self.mask is not None and not self.clip else {}),
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
@@ -198,7 +198,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "schedule": "model",
         "strength": STRENGTH.get(mode),
         "preview_decoder": adapters.OWN_VAE,
-        "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
+        "crop": "auto" if not recipe.moving and (recipe.mask_img or recipe.outpaint) else None,
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"

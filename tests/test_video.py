@@ -21,7 +21,7 @@ from noisette.generate import generate
 from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
 from noisette.plan import plan
-from noisette.recipe import Recipe
+from noisette.recipe import FIELDS, Recipe, asks
 from noisette.record import read_recipe
 from noisette.steadiness import first_frame_error
 from noisette.video import coloured_as, make
@@ -221,6 +221,34 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     still = plan(Recipe(prompt="cat, red", model="model", seed="5", num_inference_steps=2, sampler="euler", img_w=32,
                         img_h=32))  # fmt: skip
     assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
+
+
+PICTURES = {
+    "crop auto": ["--base_img", "base.png", "--mask_img", "mask.png"],
+    "crop 8": ["--base_img", "base.png", "--mask_img", "mask.png", "--crop", "8"],
+    "outpaint left=32, crop auto": ["--base_img", "base.png", "--outpaint", "left=32"],
+    "variation True, image_prompt 0.0": ["--base_img", "base.png", "--variation", "--sampler", "euler_ancestral"],
+    "upscale 2": ["--base_img", "base.png", "--upscale", "2", "--lenient"],
+    "refine 0.5": ["--img_w", "128", "--img_h", "128", "--refine", "0.5"],
+    "step_cache 2": ["--img_w", "32", "--img_h", "32", "--step_cache", "2"],
+}
+
+
+@pytest.mark.parametrize("named", PICTURES)
+def test_a_clip_goes_without_what_only_a_picture_knows(
+    named: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    settings = ["--model", "model", "--prompt", "cat", "--steps", "2", "--seed", "5", "--sampler", "euler"]
+    assert run("image", [*settings, *PICTURES[named], "--out", str(tmp_path)]) == 0
+    picture = only(tmp_path, ".png")
+    capsys.readouterr()
+    assert run("video", ["--from", str(picture), "--frames", "2", "--out", str(tmp_path)]) == 0
+    assert (
+        f"note: --from {picture} is a picture's recipe, a clip goes without its {named}\n" in capsys.readouterr().err
+    )
+    recipe = read_recipe(str(only(tmp_path, ".mp4")))
+    assert not any(field.metadata.get("only") == "image" and asks(recipe, name) for name, field in FIELDS.items())
 
 
 @pytest.mark.parametrize(
