@@ -131,7 +131,8 @@ def without_pictures_own(recipe: Recipe, source: str | None) -> Recipe:
     if own:
         named = ", ".join(f"{name} {getattr(recipe, name)}" for name in own)
         print(f"note: --from {source} is a picture's recipe, a clip goes without its {named}", file=sys.stderr)
-    return replace(recipe, **{name: FIELDS[name].default for name in own})
+    blank: dict[str, Any] = {name: FIELDS[name].default for name in own}
+    return replace(recipe, **blank)
 
 
 def run_recipe(recipe: Recipe, values: argparse.Namespace) -> int:

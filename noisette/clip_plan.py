@@ -92,15 +92,25 @@ def check_clip(recipe: Recipe, codec: Codec, base: Clip | None, mask: Clip | Non
             f"--mask_video {mask.path} has {mask.num_frames} frames, the clip {frames}: --num_frames"
             f" {mask.num_frames}, or a longer mask"
         )
-    if base is not None and mask is not None and base.size != mask.size and recipe.fit is None:
-        (w, h), (mask_w, mask_h) = base.size, mask.size
-        raise UserError(f"the mask {mask.path} is {mask_w}x{mask_h}, the base {w}x{h}: say how they meet by --fit")
     for name in ("strict_mask", "strict_first_frame"):
         if getattr(recipe, name) and not codec.lossless:
             lossless = ", ".join(row for row in CODECS if row not in ("h264", "av1", "gif"))
             raise UserError(f"--codec {codec.name} can't keep a pixel for --{name}: {lossless} can")
     if not available(codec):
         raise UserError(f"--codec {codec.name} needs the encoder {codec.encoder}, which this installation lacks")
+
+
+def check_masks(recipe: Recipe, size: Size, base: Picture | Clip, mask: Clip) -> None:
+    """Raises UserError for masks of another size than the base, and for those that repaint nothing once fitted."""
+    how = recipe.fit or "crop"
+    if base.size != mask.size and recipe.fit is None:
+        (w, h), (mask_w, mask_h) = base.size, mask.size
+        raise UserError(f"the mask {mask.path} is {mask_w}x{mask_h}, the base {w}x{h}: say how they meet by --fit")
+    if not any(each.repaint.any() for each in masks_of(recipe, size, mask, recipe.num_frames or 0)):
+        raise UserError(
+            f"the mask {mask.path} is empty at {size.width}x{size.height}: none of its {recipe.num_frames} frames has"
+            f" anything to repaint by --fit {how}"
+        )
 
 
 def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, checkpoint: Checkpoint) -> ClipPlan:
@@ -195,24 +205,27 @@ def check_room(clip: ClipPlan | None, size: Size, out: Path) -> None:
 
 
 def inputs_of(plan: Plan) -> Iterator[tuple[Picture | None, Mask | None]]:
-    """Base and mask of each frame at the size that is written, one at a time. Raises UserError for an empty mask."""
+    """Base and mask of each frame at the size that is written, one at a time."""
     from itertools import repeat
 
-    from noisette import clips, masks, pixels
+    from noisette import clips, pixels
     from noisette.reading import Picture
 
     clip, size, how = plan.clip, plan.size, plan.recipe.fit or "crop"
     assert clip is not None
     moving_base = clips.frames(clip.base.path, clip.num_frames) if clip.base else repeat(None)
-    moving_mask = clips.frames(clip.mask.path, clip.num_frames) if clip.mask else repeat(None)
-    for _, base, mask in zip(range(clip.num_frames), moving_base, moving_mask, strict=False):
-        picture, repaint = plan.base, plan.mask
-        if base is not None:
-            picture = pixels.fit(Picture(base), size.width, size.height, how)
-        if mask is not None:
-            repaint = masks.mask_of(Picture(mask), str(plan.recipe.mask_video))
-            repaint = replace(repaint, soft=plan.recipe.soft_mask)
-            repaint = pixels.fit_mask(
-                repaint.inverted() if plan.recipe.invert_mask else repaint, size.width, size.height, how
-            )
-        yield picture, repaint
+    masks = masks_of(plan.recipe, size, clip.mask, clip.num_frames) if clip.mask else repeat(plan.mask)
+    for _, base, mask in zip(range(clip.num_frames), moving_base, masks, strict=False):
+        picture = plan.base if base is None else pixels.fit(Picture(base), size.width, size.height, how)
+        yield picture, mask
+
+
+def masks_of(recipe: Recipe, size: Size, clip: Clip, num_frames: int) -> Iterator[Mask]:
+    """The masks of a clip at the size that is written, one at a time."""
+    from noisette import clips, masks, pixels
+    from noisette.reading import Picture
+
+    for frame in clips.frames(clip.path, num_frames):
+        mask = replace(masks.mask_of(Picture(frame), str(recipe.mask_video)), soft=recipe.soft_mask)
+        mask = mask.inverted() if recipe.invert_mask else mask
+        yield pixels.fit_mask(mask, size.width, size.height, recipe.fit or "crop")

@@ -324,6 +324,8 @@ def plan(
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
     clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
+    if mask_clip is not None and shape is not None:
+        clip_plan.check_masks(recipe, size, shape, mask_clip)
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
     notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]

@@ -41,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = [np.repeat(((x > 4 * i) * 255)[..., None], 3, -1).astype(np.uint8) for i in range(6)]
     write(place / "mask.mkv", mask)
     write(place / "short.mkv", mask[:4])
+    write(place / "edge.mkv", [np.where(x[..., None] < 5, 255, np.zeros((SIDE, SIDE, 3))).astype(np.uint8)] * 6)
+    write(place / "black.mkv", [np.zeros((SIDE, SIDE, 3), np.uint8)] * 6)
     write(place / "small.mkv", [frame[:16] for frame in mask])
     Image.fromarray(base[0]).save(place / "base.png")
     Image.fromarray(mask[3]).save(place / "mask.png")
@@ -68,6 +70,7 @@ CLIPS = {
     "travel": (["--prompt", "0: cat; 4: red", "--img_w", "32", "--img_h", "32", "--frames", "5"], 5),
     "video2video": (["--prompt", "cat", "--base_video", "base.mkv"], 6),
     "masked": (["--prompt", "cat", "--base_video", "base.mkv", "--mask_video", "mask.mkv", "--frames", "4"], 4),
+    "picture masked": (["--prompt", "cat", "--base_img", "base.png", "--mask_video", "mask.mkv", "--frames", "4"], 4),
     "picture walk": (["--prompt", "cat", "--base_img", "base.png", "--walk_to", "6", "--frames", "3"], 3),
 }
 
@@ -274,6 +277,13 @@ MISTAKES: dict[str, list[str]] = {
     "--strength 0.5 needs --base_img or --base_video": ["--strength", "0.5"],
     "has 4 frames, the clip 6": ["--base_video", "base.mkv", "--mask_video", "short.mkv"],
     "is 32x16, the base 32x32": ["--base_video", "base.mkv", "--mask_video", "small.mkv"],
+    "is 32x16, the base 32x32: say": ["--base_img", "base.png", "--mask_video", "small.mkv", "--frames", "6"],
+    "the mask edge.mkv is empty at 16x32: none of its 6 frames has anything to repaint by --fit crop": [
+        "--base_video", "base.mkv", "--mask_video", "edge.mkv", "--fit", "crop", "--img_w", "16", "--img_h", "32",
+    ],
+    "the mask black.mkv is empty at 32x32: none of its 6 frames has anything to repaint": [
+        "--base_video", "base.mkv", "--mask_video", "black.mkv",
+    ],
     "more than the 6 that base.mkv has": ["--base_video", "base.mkv", "--frames", "7"],
     "--codec h264 can't keep a pixel for --strict_mask": [
         "--base_video", "base.mkv", "--mask_img", "mask.png", "--strict_mask", "--codec", "h264",
