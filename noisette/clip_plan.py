@@ -32,6 +32,7 @@ class ClipPlan:
 
     `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
     `moved`: the rule that makes a clip of a still, which is then noised and redrawn at strength `redrawn`.
+    `still`: how that is composed where no base is given and pictures are composed otherwise than the clip's frames.
     `shared_noise`: the share of the noise's variance that tied frames have in common.
     """
 
@@ -48,6 +49,7 @@ class ClipPlan:
     motion_scale: float
     moved: str | None = None
     redrawn: float = 0.0
+    still: Size | None = None
     shared_noise: float = 0.0
 
     @property
@@ -113,8 +115,10 @@ def check_masks(recipe: Recipe, size: Size, base: Picture | Clip, mask: Clip) ->
         )
 
 
-def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, checkpoint: Checkpoint) -> ClipPlan:
-    """The clip of a filled recipe. Raises UserError."""
+def plan_clip(
+    recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, checkpoint: Checkpoint, picture: Size
+) -> ClipPlan:
+    """The clip of a filled recipe; `picture` is how one of the same size is composed. Raises UserError."""
     from noisette.codecs import CODECS as ROWS
     from noisette.codecs import pixels_for
 
@@ -140,6 +144,7 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     adapter = checkpoint.configs.get("motion_adapter")
     window = window_of(adapter, recipe.num_frames) if adapter else CHUNK
     moved = moved_by(recipe, ours(checkpoint))
+    drawn = moved is not None and recipe.base_img is None
     strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to, name="walk_to"))
@@ -147,7 +152,8 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
     return ClipPlan(
         written, times, fps, codec, base, mask, prompts, walk, window, tied, scale, moved,
-        strength if moved else 0.0, ours(checkpoint).get("shared_noise", 0.0),
+        strength if moved else 0.0, picture if drawn and picture != size else None,
+        ours(checkpoint).get("shared_noise", 0.0),
     )  # fmt: skip
 
 

@@ -323,7 +323,10 @@ def plan(
     size = composed_size(recipe, mode, width, height, checkpoint, max_aspect)
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
-    clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
+    clip = None
+    if recipe.moving:
+        picture = composed_size(recipe, "text2img", width, height, checkpoint, max_aspect)
+        clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint, picture)
     if mask_clip is not None and shape is not None:
         clip_plan.check_masks(recipe, size, shape, mask_clip)
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)

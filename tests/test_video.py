@@ -226,6 +226,15 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
 
 
+def test_the_still_of_a_wide_clip_is_composed_as_a_picture_is(tmp_path: Path) -> None:
+    shared = ["--prompt", "a red apple", "--steps", "4", "--seed", "3", "--img_w", "384", "--img_h", "192"]
+    assert run("image", [*shared, "--out", str(tmp_path)]) == 0
+    assert run("video", [*shared, "--frames", "2", "--codec", "ffv1", "--out", str(tmp_path)]) == 0
+    picture = np.asarray(Image.open(next(tmp_path.glob("*text2img*.png"))).convert("RGB")).astype(float)
+    first = next(clips.frames(only(tmp_path, ".mkv"))).astype(float)
+    assert np.abs(first - picture).mean() < 8  # the autoencoder's own error; 50 where it is composed as a frame
+
+
 PICTURES = {
     "crop auto": ["--base_img", "base.png", "--mask_img", "mask.png"],
     "crop 8": ["--base_img", "base.png", "--mask_img", "mask.png", "--crop", "8"],
