@@ -177,8 +177,6 @@ def check_step_cache(recipe: Recipe, mode: str, engine: str) -> None:
     for name in ("refine", "checkpoint_every"):  # the features of one tile are not another's, nor are they saved
         if recipe.step_cache > 1 and getattr(recipe, name):
             raise UserError(f"--step_cache {recipe.step_cache} does not go with --{name} {getattr(recipe, name)}")
-    if recipe.step_cache > 1 and recipe.moving:
-        raise UserError(f"--step_cache {recipe.step_cache} does not go with clips: it is for pictures")
 
 
 def check_precision(recipe: Recipe, engine: str, checkpoint: Checkpoint) -> None:

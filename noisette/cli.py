@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from noisette import __version__
 from noisette.errors import UserError
-from noisette.recipe import FIELDS, INPUTS, MAX_SIDE, Recipe, check, kind, nearest, parse, parse_number
+from noisette.recipe import FIELDS, INPUTS, MAX_SIDE, Recipe, asks, check, kind, nearest, parse, parse_number
 
 if TYPE_CHECKING:
     from noisette.plan import Plan
@@ -121,8 +121,18 @@ def image(argv: Sequence[str], prog: str) -> int:
 def video(argv: Sequence[str], prog: str) -> int:
     """Makes clips. Returns 0, or 1 when a kept pixel differs in a written file."""
     values = recipe_parser("video", prog).parse(argv)
-    recipe = recipe_from(values)
+    recipe = without_pictures_own(recipe_from(values), values.source)
     return run_recipe(recipe if recipe.moving else replace(recipe, num_frames=0), values)  # the model's own number
+
+
+def without_pictures_own(recipe: Recipe, source: str | None) -> Recipe:
+    """A recipe for clips of one that may be a picture's: without what only pictures know, which is noted."""
+    own = [name for name, field in FIELDS.items() if field.metadata.get("only") == "image" and asks(recipe, name)]
+    if own:
+        named = ", ".join(f"{name} {getattr(recipe, name)}" for name in own)
+        print(f"note: --from {source} is a picture's recipe, a clip goes without its {named}", file=sys.stderr)
+    blank: dict[str, Any] = {name: FIELDS[name].default for name in own}
+    return replace(recipe, **blank)
 
 
 def run_recipe(recipe: Recipe, values: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ STILL = "bounce"  # the motion of a still when none is named
 NONE, MODEL = "none", "model"  # no motion modules, and those in the model's own folder
 STATION = re.compile(r"\s*(\d+)\s*:(?!\d)\s*(.*?)\s*", re.DOTALL)  # 16:9 and 5:30 are no frames
 NEEDS_MASK = ("strict_mask", "invert_mask", "soft_mask", "feather", "blend", "color_match")
+FOR_PICTURES = ("variation", "outpaint", "upscale", "refine", "image_prompt", "ip_adapter", "step_cache")
 SEPARATE = ("walk_to", "loop", "motion_adapter")
 NEEDS_BASE = ("strength", "fit", "mask_img", "mask_video")
 
@@ -41,8 +42,8 @@ def mode_of(recipe: Recipe) -> str:
             raise UserError(f"--{name} {getattr(recipe, name)} needs --mask_img or --mask_video")
     if recipe.strict_first_frame and recipe.base_img is None:
         raise UserError("--strict_first_frame True needs --base_img")
-    for name in ("variation", "outpaint"):
-        if getattr(recipe, name):
+    for name in FOR_PICTURES:
+        if asks(recipe, name):
             raise UserError(f"--{name} {getattr(recipe, name)} is for pictures: see python3 image.py")
     if recipe.base_img is not None:
         return "img2video"
@@ -71,8 +72,8 @@ def fill(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint) -
 
 def filled(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """The recipe with these values where it is open; 0 frames are as many as the model likes."""
-    recipe = replace(recipe, num_frames=recipe.num_frames or None)
-    return replace(recipe, **{name: value for name, value in values.items() if getattr(recipe, name) is None})
+    left_open = {name: getattr(recipe, name) is None for name in values} | {"num_frames": not recipe.num_frames}
+    return replace(recipe, **{name: value for name, value in values.items() if left_open[name]})
 
 
 def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpoint, usual: Clips) -> Recipe:
@@ -97,8 +98,9 @@ def fill_whole(recipe: Recipe, mode: str, base: Clip | None, checkpoint: Checkpo
         raise UserError(f"--base_img {recipe.base_img}: {recipe.model} makes clips of text alone")
     if mode != "img2video" and checkpoint.first_frame == "must":
         raise UserError(f"--model {recipe.model} goes on from a picture: give it one by --base_img")
-    if mode == "img2video" and recipe.mask_img is not None:
-        raise UserError(f"--mask_img {recipe.mask_img}: {recipe.model} masks clips (--base_video), not a picture's")
+    for name in ("mask_img", "mask_video") if mode == "img2video" else ():
+        if value := getattr(recipe, name):
+            raise UserError(f"--{name} {value}: {recipe.model} masks clips (--base_video), not a picture's")
     if mode == "img2video" and recipe.strength not in (None, 1.0):
         raise UserError(f"--strength {recipe.strength}: {recipe.model} begins with the picture and pure noise")
     stride = checkpoint.frames_to_a_latent

@@ -32,6 +32,7 @@ class ClipPlan:
 
     `times`: of the `num_frames` that are written, every so many is sampled, the others are made between them.
     `moved`: the rule that makes a clip of a still, which is then noised and redrawn at strength `redrawn`.
+    `still`: how that is composed where no base is given and pictures are composed otherwise than the clip's frames.
     `shared_noise`: the share of the noise's variance that tied frames have in common.
     """
 
@@ -48,6 +49,7 @@ class ClipPlan:
     motion_scale: float
     moved: str | None = None
     redrawn: float = 0.0
+    still: Size | None = None
     shared_noise: float = 0.0
 
     @property
@@ -92,9 +94,6 @@ def check_clip(recipe: Recipe, codec: Codec, base: Clip | None, mask: Clip | Non
             f"--mask_video {mask.path} has {mask.num_frames} frames, the clip {frames}: --num_frames"
             f" {mask.num_frames}, or a longer mask"
         )
-    if base is not None and mask is not None and base.size != mask.size and recipe.fit is None:
-        (w, h), (mask_w, mask_h) = base.size, mask.size
-        raise UserError(f"the mask {mask.path} is {mask_w}x{mask_h}, the base {w}x{h}: say how they meet by --fit")
     for name in ("strict_mask", "strict_first_frame"):
         if getattr(recipe, name) and not codec.lossless:
             lossless = ", ".join(row for row in CODECS if row not in ("h264", "av1", "gif"))
@@ -103,8 +102,23 @@ def check_clip(recipe: Recipe, codec: Codec, base: Clip | None, mask: Clip | Non
         raise UserError(f"--codec {codec.name} needs the encoder {codec.encoder}, which this installation lacks")
 
 
-def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, checkpoint: Checkpoint) -> ClipPlan:
-    """The clip of a filled recipe. Raises UserError."""
+def check_masks(recipe: Recipe, size: Size, base: Picture | Clip, mask: Clip) -> None:
+    """Raises UserError for masks of another size than the base, and for those that repaint nothing once fitted."""
+    how = recipe.fit or "crop"
+    if base.size != mask.size and recipe.fit is None:
+        (w, h), (mask_w, mask_h) = base.size, mask.size
+        raise UserError(f"the mask {mask.path} is {mask_w}x{mask_h}, the base {w}x{h}: say how they meet by --fit")
+    if not any(each.repaint.any() for each in masks_of(recipe, size, mask, recipe.num_frames or 0)):
+        raise UserError(
+            f"the mask {mask.path} is empty at {size.width}x{size.height}: none of its {recipe.num_frames} frames has"
+            f" anything to repaint by --fit {how}"
+        )
+
+
+def plan_clip(
+    recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, checkpoint: Checkpoint, picture: Size
+) -> ClipPlan:
+    """The clip of a filled recipe; `picture` is how one of the same size is composed. Raises UserError."""
     from noisette.codecs import CODECS as ROWS
     from noisette.codecs import pixels_for
 
@@ -130,6 +144,7 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     adapter = checkpoint.configs.get("motion_adapter")
     window = window_of(adapter, recipe.num_frames) if adapter else CHUNK
     moved = moved_by(recipe, ours(checkpoint))
+    drawn = moved is not None and recipe.base_img is None
     strength = recipe.strength if recipe.strength is not None else redrawing(recipe, checkpoint)
     fps = Fraction(recipe.fps).limit_denominator(1001)
     walk = tuple(parse_seeds(recipe.walk_to, name="walk_to"))
@@ -137,7 +152,8 @@ def plan_clip(recipe: Recipe, size: Size, base: Clip | None, mask: Clip | None, 
     prompts = tuple((frame * times, prompt) for frame, prompt in prompts)
     return ClipPlan(
         written, times, fps, codec, base, mask, prompts, walk, window, tied, scale, moved,
-        strength if moved else 0.0, ours(checkpoint).get("shared_noise", 0.0),
+        strength if moved else 0.0, picture if drawn and picture != size else None,
+        ours(checkpoint).get("shared_noise", 0.0),
     )  # fmt: skip
 
 
@@ -195,24 +211,27 @@ def check_room(clip: ClipPlan | None, size: Size, out: Path) -> None:
 
 
 def inputs_of(plan: Plan) -> Iterator[tuple[Picture | None, Mask | None]]:
-    """Base and mask of each frame at the size that is written, one at a time. Raises UserError for an empty mask."""
+    """Base and mask of each frame at the size that is written, one at a time."""
     from itertools import repeat
 
-    from noisette import clips, masks, pixels
+    from noisette import clips, pixels
     from noisette.reading import Picture
 
     clip, size, how = plan.clip, plan.size, plan.recipe.fit or "crop"
     assert clip is not None
     moving_base = clips.frames(clip.base.path, clip.num_frames) if clip.base else repeat(None)
-    moving_mask = clips.frames(clip.mask.path, clip.num_frames) if clip.mask else repeat(None)
-    for _, base, mask in zip(range(clip.num_frames), moving_base, moving_mask, strict=False):
-        picture, repaint = plan.base, plan.mask
-        if base is not None:
-            picture = pixels.fit(Picture(base), size.width, size.height, how)
-        if mask is not None:
-            repaint = masks.mask_of(Picture(mask), str(plan.recipe.mask_video))
-            repaint = replace(repaint, soft=plan.recipe.soft_mask)
-            repaint = pixels.fit_mask(
-                repaint.inverted() if plan.recipe.invert_mask else repaint, size.width, size.height, how
-            )
-        yield picture, repaint
+    masks = masks_of(plan.recipe, size, clip.mask, clip.num_frames) if clip.mask else repeat(plan.mask)
+    for _, base, mask in zip(range(clip.num_frames), moving_base, masks, strict=False):
+        picture = plan.base if base is None else pixels.fit(Picture(base), size.width, size.height, how)
+        yield picture, mask
+
+
+def masks_of(recipe: Recipe, size: Size, clip: Clip, num_frames: int) -> Iterator[Mask]:
+    """The masks of a clip at the size that is written, one at a time."""
+    from noisette import clips, masks, pixels
+    from noisette.reading import Picture
+
+    for frame in clips.frames(clip.path, num_frames):
+        mask = replace(masks.mask_of(Picture(frame), str(recipe.mask_video)), soft=recipe.soft_mask)
+        mask = mask.inverted() if recipe.invert_mask else mask
+        yield pixels.fit_mask(mask, size.width, size.height, recipe.fit or "crop")

@@ -158,7 +158,7 @@ class Plan:
             "engine": f"{facts['engine']}, {facts['precision']}: {facts['engine_why']}",
             "task": facts["mode"],
             "size": f"{width}x{height}{composed}",
-            **({"crop": self.windows_text()} if self.mask is not None else {}),
+            **({"crop": self.windows_text()} if self.mask is not None and not self.clip else {}),
             "sampler": f"{facts['sampler']}, {facts['schedule']} schedule, {facts['steps']} steps",
             "guidance": facts["guidance_scale"],
             "seeds": ", ".join(map(str, self.seeds)),
@@ -204,7 +204,7 @@ def fill(recipe: Recipe, mode: str, family: Family, defaults: dict[str, Any], ch
         "schedule": "model",
         "strength": STRENGTH.get(mode),
         "preview_decoder": adapters.OWN_VAE,
-        "crop": None if recipe.mask_img is None and recipe.outpaint is None else "auto",
+        "crop": "auto" if not recipe.moving and (recipe.mask_img or recipe.outpaint) else None,
     } | defaults
     if mode == "variation":
         values["sampler"] = "euler_ancestral"
@@ -347,7 +347,12 @@ def plan(
         size = composed_size(recipe, mode, width, height, checkpoint, max_aspect)
     if recipe.refine and mode != "upscale" and not (mode == "text2img" and size.hires):
         raise UserError(f"--refine {recipe.refine} has nothing to refine: {width}x{height} is not enlarged")
-    clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint) if recipe.moving else None
+    clip = None
+    if recipe.moving:
+        picture = composed_size(recipe, "text2img", width, height, checkpoint, max_aspect)
+        clip = clip_plan.plan_clip(recipe, size, base_clip, mask_clip, checkpoint, picture)
+    if mask_clip is not None and shape is not None:
+        clip_plan.check_masks(recipe, size, shape, mask_clip)
     base, repaint, fit_notes = (base, None, []) if mode == "upscale" else fit(base, mask, recipe, size)
     windows = (Window(0, 0, size),) if clip else windows_of(mode, repaint, recipe, size, checkpoint)
     notes = [*notes, *clip_plan.notes(recipe, mode, size, base_clip)]

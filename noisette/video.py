@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from noisette import clip_fields, clip_plan, clip_record, generate, moving, names, output, thesaurus, whole_clips
 from noisette.clips import Frame
-from noisette.finish import finish, on_canvas
+from noisette.finish import composed, finish, on_canvas
 from noisette.modes import Job, latent_mask
 from noisette.motion import along, even_stops, windowed
 from noisette.noise import Noise, Varied
@@ -170,14 +170,7 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     clip, recipe = job.clip, job.recipe
     assert clip.moved is not None
     if job.plan.base is None:
-        said = clip_fields.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
-        told, _ = thesaurus.read(job.plan, job.model, [said])
-        prompt = job.model.encode_prompt(told, recipe.negative_prompts)
-        alone = Job(
-            job.model, prompt, recipe, job.streams, (), job.width, job.height, job.base, job.mask, job.progress
-        )
-        latents, _ = generate.sample("text2img", alone)
-        still = from_model(job.model.decode(latents)[0])
+        still, latents = drawn(job)
     else:
         still = from_model(next(job._inputs())[0][0])
         latents = job.model.encode_image(to_model(Picture(still)), job.streams[:1])
@@ -190,6 +183,24 @@ def moved(job: ClipJob) -> tuple[Array, dict[str, Any]]:
     latents, _ = generate.sample("img2video", replace(job, recipe=less, known=known, held_every=clip.num_frames))
     redrawn = np.concatenate([known[:, :, :1], coloured_as(latents, known)[:, :, 1:]], axis=2)
     return redrawn, {"moved": clip.moved, "redrawn": clip.redrawn}
+
+
+def drawn(job: ClipJob) -> tuple[Frame, Array]:
+    """The still that the prompt alone makes, composed as `image.py` does, on the clip's canvas, and its latents."""
+    clip, recipe, plan = job.clip, job.recipe, job.plan
+    said = clip_fields.parse_travel(recipe.prompt)[0][1]  # without the motion, which a still has not
+    told, _ = thesaurus.read(plan, job.model, [said])
+    prompt = job.model.encode_prompt(told, recipe.negative_prompts)
+    canvas = clip.still or plan.size
+    sides = canvas.canvas_width, canvas.canvas_height
+    alone = Job(job.model, prompt, recipe, job.streams, (), *sides, job.base, job.mask, job.progress)
+    latents, _ = generate.sample("text2img", alone)
+    image = job.model.decode(latents)[0]
+    if clip.still is None:
+        return from_model(image), latents
+    picture = Picture(composed(image, clip.still, recipe.upscaler))
+    shown, _ = on_canvas(replace(plan, base=picture, mask=None), plan.windows[0])
+    return from_model(shown[0]), job.model.encode_image(shown, job.streams[:1])
 
 
 def coloured_as(latents: Array, known: Array) -> Array:

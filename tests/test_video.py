@@ -21,7 +21,7 @@ from noisette.generate import generate
 from noisette.judge.motion import motion_of
 from noisette.masks import LUMA
 from noisette.plan import plan
-from noisette.recipe import Recipe
+from noisette.recipe import FIELDS, Recipe, asks
 from noisette.record import read_recipe
 from noisette.steadiness import first_frame_error
 from noisette.video import coloured_as, make
@@ -41,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = [np.repeat(((x > 4 * i) * 255)[..., None], 3, -1).astype(np.uint8) for i in range(6)]
     write(place / "mask.mkv", mask)
     write(place / "short.mkv", mask[:4])
+    write(place / "edge.mkv", [np.where(x[..., None] < 5, 255, np.zeros((SIDE, SIDE, 3))).astype(np.uint8)] * 6)
+    write(place / "black.mkv", [np.zeros((SIDE, SIDE, 3), np.uint8)] * 6)
     write(place / "small.mkv", [frame[:16] for frame in mask])
     Image.fromarray(base[0]).save(place / "base.png")
     Image.fromarray(mask[3]).save(place / "mask.png")
@@ -68,6 +70,7 @@ CLIPS = {
     "travel": (["--prompt", "0: cat; 4: red", "--img_w", "32", "--img_h", "32", "--frames", "5"], 5),
     "video2video": (["--prompt", "cat", "--base_video", "base.mkv"], 6),
     "masked": (["--prompt", "cat", "--base_video", "base.mkv", "--mask_video", "mask.mkv", "--frames", "4"], 4),
+    "picture masked": (["--prompt", "cat", "--base_img", "base.png", "--mask_video", "mask.mkv", "--frames", "4"], 4),
     "picture walk": (["--prompt", "cat", "--base_img", "base.png", "--walk_to", "6", "--frames", "3"], 3),
 }
 
@@ -223,6 +226,43 @@ def test_a_prompt_alone_makes_a_clip_that_is_made_again_from_itself(
     assert np.array_equal(frames[0], next(generate(still, engines.load(still))).picture.data)
 
 
+def test_the_still_of_a_wide_clip_is_composed_as_a_picture_is(tmp_path: Path) -> None:
+    shared = ["--prompt", "a red apple", "--steps", "4", "--seed", "3", "--img_w", "384", "--img_h", "192"]
+    assert run("image", [*shared, "--out", str(tmp_path)]) == 0
+    assert run("video", [*shared, "--frames", "2", "--codec", "ffv1", "--out", str(tmp_path)]) == 0
+    picture = np.asarray(Image.open(next(tmp_path.glob("*text2img*.png"))).convert("RGB")).astype(float)
+    first = next(clips.frames(only(tmp_path, ".mkv"))).astype(float)
+    assert np.abs(first - picture).mean() < 8  # the autoencoder's own error; 50 where it is composed as a frame
+
+
+PICTURES = {
+    "crop auto": ["--base_img", "base.png", "--mask_img", "mask.png"],
+    "crop 8": ["--base_img", "base.png", "--mask_img", "mask.png", "--crop", "8"],
+    "outpaint left=32, crop auto": ["--base_img", "base.png", "--outpaint", "left=32"],
+    "variation True, image_prompt 0.0": ["--base_img", "base.png", "--variation", "--sampler", "euler_ancestral"],
+    "upscale 2": ["--base_img", "base.png", "--upscale", "2", "--lenient"],
+    "refine 0.5": ["--img_w", "128", "--img_h", "128", "--refine", "0.5"],
+    "step_cache 2": ["--img_w", "32", "--img_h", "32", "--step_cache", "2"],
+}
+
+
+@pytest.mark.parametrize("named", PICTURES)
+def test_a_clip_goes_without_what_only_a_picture_knows(
+    named: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    settings = ["--model", "model", "--prompt", "cat", "--steps", "2", "--seed", "5", "--sampler", "euler"]
+    assert run("image", [*settings, *PICTURES[named], "--out", str(tmp_path)]) == 0
+    picture = only(tmp_path, ".png")
+    capsys.readouterr()
+    assert run("video", ["--from", str(picture), "--frames", "2", "--out", str(tmp_path)]) == 0
+    assert (
+        f"note: --from {picture} is a picture's recipe, a clip goes without its {named}\n" in capsys.readouterr().err
+    )
+    recipe = read_recipe(str(only(tmp_path, ".mp4")))
+    assert not any(field.metadata.get("only") == "image" and asks(recipe, name) for name, field in FIELDS.items())
+
+
 @pytest.mark.parametrize(
     "prompt", ["16:9 photo", "16:9", "5:30 in the morning", "at 5:30 in the morning", "16:9 photo; 4:3 photo", "a: b"]
 )
@@ -246,6 +286,13 @@ MISTAKES: dict[str, list[str]] = {
     "--strength 0.5 needs --base_img or --base_video": ["--strength", "0.5"],
     "has 4 frames, the clip 6": ["--base_video", "base.mkv", "--mask_video", "short.mkv"],
     "is 32x16, the base 32x32": ["--base_video", "base.mkv", "--mask_video", "small.mkv"],
+    "is 32x16, the base 32x32: say": ["--base_img", "base.png", "--mask_video", "small.mkv", "--frames", "6"],
+    "the mask edge.mkv is empty at 16x32: none of its 6 frames has anything to repaint by --fit crop": [
+        "--base_video", "base.mkv", "--mask_video", "edge.mkv", "--fit", "crop", "--img_w", "16", "--img_h", "32",
+    ],
+    "the mask black.mkv is empty at 32x32: none of its 6 frames has anything to repaint": [
+        "--base_video", "base.mkv", "--mask_video", "black.mkv",
+    ],
     "more than the 6 that base.mkv has": ["--base_video", "base.mkv", "--frames", "7"],
     "--codec h264 can't keep a pixel for --strict_mask": [
         "--base_video", "base.mkv", "--mask_img", "mask.png", "--strict_mask", "--codec", "h264",

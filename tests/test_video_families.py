@@ -131,6 +131,9 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "--strength 0.0 of --num_inference_steps 50 is less than one step": (
         "wan", "text", {"base_video": "base.mkv", "strength": 0.0},
     ),
+    "base.mkv: .* masks clips": (
+        "ltx", "text", {"base_img": "base.png", "mask_video": "base.mkv", "num_frames": 9},
+    ),
     "--schedule karras does not suit wan": ("wan", "text", {"schedule": "karras"}),
     "--engine openvino does not run wan": ("wan", "text", {"engine": "openvino"}),
     "makes clips: python3 video.py": ("wan", "text", {"num_frames": None}),

@@ -84,12 +84,13 @@ def measure(
 
 def similarity_of(path: Path, judge: Judge, prompt: str | None) -> Numbers:
     """To the text, or to that of the file's own recipe; nothing where there is neither. Raises UserError."""
-    if prompt is None:
-        try:
-            prompt = from_mapping(read_metadata(path)["recipe"]).prompt
-        except UserError:
-            return {}
-    return {"similarity": similarity(judge, path, prompt)}
+    if prompt is not None:
+        return {"similarity": similarity(judge, path, prompt)}
+    try:
+        recipe = from_mapping(read_metadata(path)["recipe"])
+    except UserError:
+        return {}
+    return {"similarity": similarity(judge, path, recipe.prompt, recipe.interpolate, recipe.loop)}
 
 
 def partners(paths: Sequence[Path], reference: str) -> Callable[[Path], Path | None]:

@@ -19,6 +19,7 @@ from noisette.bench.files import write_text
 from noisette.bench.measures import Numbers
 from noisette.bench.places import partners
 from noisette.bench.similarity import Judge, similarity
+from noisette.clip_fields import travels
 from noisette.inputs import written_inputs
 from noisette.origins import origins, relocated
 from noisette.reading import read
@@ -102,9 +103,10 @@ def with_similarity(entries: Sequence[Entry], judge: Judge, folder: Path) -> lis
         known = {}
     found = []
     for i, entry in enumerate(entries):
-        key = entry.claims["pixels"] + entry.recipe.prompt
+        recipe = entry.recipe
+        key = entry.claims["pixels"] + recipe.prompt + (" on the way" if travels(recipe) else "")
         if key not in known:
-            known[key] = similarity(judge, entry.path, entry.recipe.prompt)
+            known[key] = similarity(judge, entry.path, recipe.prompt, recipe.interpolate, recipe.loop)
         found.append(replace(entry, pair={"similarity": known[key], **entry.pair}))
         if place.parent.is_dir() and (i % KEEP_EVERY == 0 or i == len(entries) - 1):
             write_text(place, json.dumps(known))

@@ -22,6 +22,7 @@ from noisette.catalog import MODELS
 from noisette.clip_fields import parse_travel
 from noisette.errors import UserError
 from noisette.families import stable_diffusion
+from noisette.motion import along
 from noisette.plan import plan
 from noisette.reading import Picture, read
 from noisette.recipe import Recipe
@@ -147,20 +148,24 @@ def unit(vector: Vector) -> Vector:
     return result
 
 
-def similarity(judge: Judge, path: Path, prompt: str) -> float:
-    """The cosine, -1 to 1, of a picture and a text; of a clip the mean over FRAMES frames. Raises UserError."""
+def similarity(judge: Judge, path: Path, prompt: str, times: int = 1, loop: bool = False) -> float:
+    """The cosine, -1 to 1, of a picture and a text; of a clip the mean over FRAMES frames. Raises UserError.
+
+    A prompt that changes on the way is met as a clip is made of it: between its frames by mixtures, in a `loop` back
+    to the first, and `times` as far apart where so many frames are made of one.
+    """
     if not clips.is_clip(path):
         return float(judge.picture(read(path)) @ judge.text(prompt))
     count = clips.probe(path).num_frames
     chosen = {round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)}
-    stations = [(frame, judge.text(text)) for frame, text in parse_travel(prompt)]
+    said = said_at([(frame * times, judge.text(text)) for frame, text in parse_travel(prompt)], count, loop)
     found = []
     for i, frame in enumerate(clips.frames(path)):
         if i in chosen:
-            found.append(float(judge.picture(Picture(frame)) @ said_at(stations, i)))
+            found.append(float(judge.picture(Picture(frame)) @ said[i]))
     return float(np.mean(found))
 
 
-def said_at(stations: Sequence[tuple[int, Vector]], frame: int) -> Vector:
-    """The text that holds at a frame: the last station that has come."""
-    return [text for first, text in stations if first <= frame or first == stations[0][0]][-1]
+def said_at(stations: Sequence[tuple[int, Vector]], num_frames: int, loop: bool = False) -> Vector:
+    """The texts that hold at each frame [F, D], of unit vectors at some of them."""
+    return along(np.stack([text for _, text in stations]), [frame for frame, _ in stations], num_frames, loop)

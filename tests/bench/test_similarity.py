@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from noisette import codecs
 from noisette.bench import similarity
 from noisette.bench.similarity import Clip, Own, said_at
 from noisette.cli import main
 from noisette.errors import UserError
-from noisette.reading import read
+from noisette.reading import Picture, read
 from tests import tiny
 from tests.bench.test_report import data_of
 from tests.test_image_prompt import write_encoder
@@ -147,10 +149,38 @@ def test_measure_takes_the_files_prompt_or_another(own: Path, made: Path, capsys
     assert found[0] == found[1] != found[2]
 
 
+class Angles:
+    """Texts are the ends of a quarter circle, and so are black and white."""
+
+    about, key = "angles", "angles"
+
+    def text(self, prompt: str) -> np.ndarray:
+        return self._at({"a": 0.0, "b": 1.0}[prompt])
+
+    def picture(self, picture: Picture) -> np.ndarray:
+        return self._at(picture.data.mean() / 255)
+
+    def _at(self, share: float) -> np.ndarray:
+        return np.array([np.cos(share * np.pi / 2), np.sin(share * np.pi / 2)], np.float32)
+
+
 def test_a_clip_is_held_against_what_is_said_at_each_frame() -> None:
-    a, b = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
-    stations = [(2, a), (5, b)]
-    assert [said_at(stations, frame)[0] for frame in (0, 2, 4, 5, 9)] == [1, 1, 1, 0, 0]
+    stations = [(2, Angles().text("a")), (6, Angles().text("b"))]
+    for loop, last in ((False, 1.0), (True, 0.5)):
+        said = said_at(stations, 9, loop)
+        shares = np.arctan2(said[:, 1], said[:, 0]) / (np.pi / 2)
+        np.testing.assert_allclose(shares[:7], [0, 0, 0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+        assert shares[8] == pytest.approx(last, abs=0.11)
+
+
+@pytest.mark.parametrize(("times", "prompt"), [(1, "0: a; 8: b"), (2, "0: a; 4: b")])
+def test_frames_between_two_prompts_are_held_against_what_lies_between(
+    times: int, prompt: str, tmp_path: Path
+) -> None:
+    frames = [np.full((16, 16, 3), round(255 * i / 8), np.uint8) for i in range(9)]
+    codecs.encode(tmp_path / "a.mkv", frames, codecs.CODECS["ffv1"], (16, 16), Fraction(8))
+    found = similarity.similarity(Angles(), tmp_path / "a.mkv", prompt, times)
+    assert found == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize(
