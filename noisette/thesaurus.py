@@ -84,7 +84,8 @@ def read(plan: Plan, model: Any, prompts: Sequence[str]) -> tuple[list[str], dic
     told, found = [], {}
     for prompt in prompts:
         thing = parted(prompt)[1]
-        label = None if not thing or known.names(thing) else load(folder).nearest(model.pooled(thing))
+        first = thing.partition(",")[0]
+        label = None if not first or known.names(thing) else load(folder).nearest(model.pooled(first))
         told.append(prompt if label is None else reworded(prompt, label))
         if label is not None:
             found[prompt] = told[-1]

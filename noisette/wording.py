@@ -35,9 +35,10 @@ class Vocabulary:
     def names(self, thing: str) -> bool:
         """Whether these words, without article and colour, are a name, or begin with one of at most two attributes.
 
-        "cat", "small cat" and "cat with a hat" are; "king of the jungle" is not.
+        "cat", "small cat", "cat with a hat" and "cat, sleeping" are; "king of the jungle" is not.
         """
-        if any(form in self.labels or form in self.others for form in forms(thing)):
+        first = thing.partition(",")[0]
+        if any(form in self.labels or form in self.others for form in forms(first)):
             return True
         words = CLAUSE.split(thing)[0].split()
         return any(form in self.labels for i in range(3) for form in forms(" ".join(words[i:])))
@@ -91,10 +92,10 @@ def parted(prompt: str) -> tuple[str, str, str]:
 
 
 def reworded(prompt: str, label: str) -> str:
-    """The prompt with `label` for its thing: its colour and its ground stay."""
-    before, _, ground = parted(prompt)
+    """The prompt with `label` for its thing: its colour, its ground and what comes after a comma stay."""
+    before, thing, ground = parted(prompt)
     colour = "".join(word + " " for word in before.split() if word in COLOURS.split("|"))
-    return colour + label + ground
+    return colour + label + "".join(thing.partition(",")[1:]) + ground
 
 
 def scene(prompt: str, known: Vocabulary) -> Scene | None:

@@ -29,7 +29,8 @@ def test_a_prompt_falls_into_what_stands_before_the_thing_and_its_ground(
 
 
 @pytest.mark.parametrize(
-    "thing", ["cat", "cats", "small black cat", "cat with a hat", "tree", "boats", "cat in the park"]
+    "thing",
+    ["cat", "cats", "small black cat", "cat with a hat", "tree", "tree, sliding left", "boats", "cat in the park"],
 )
 def test_names_of_known_things_are_known(thing: str) -> None:
     assert KNOWN.names(thing)
@@ -42,6 +43,7 @@ def test_other_words_are_not(thing: str) -> None:
 
 def test_what_is_read_keeps_its_colour_and_its_ground() -> None:
     assert reworded("the king of the jungle", "lion") == "lion"
+    assert reworded("the king of the jungle, bouncing", "lion") == "lion, bouncing"
     assert reworded("a purple king of the jungle, green background", "lion") == "purple lion, green background"
 
 

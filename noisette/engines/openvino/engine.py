@@ -17,7 +17,7 @@ from noisette.checkpoint import MOTION, cache_folder, fetch, not_skipped, side_o
 from noisette.engines import tiled
 from noisette.engines.openvino import text, unet, vae
 from noisette.engines.openvino.cache import LARGEST, blob_key, compiled, float32_copy
-from noisette.engines.openvino.graph import Weights, parameter
+from noisette.engines.openvino.graph import Weights
 from noisette.engines.openvino.motion import Motion
 from noisette.errors import UserError
 from noisette.kinds import TEXT_2
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
 CAPABILITIES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
+CLIP = "unet_clip_"  # and frames: a graph for each number, since openvino 2026.4 goes on with that of another call
 EAGER = ("unet", "text_encoder", TEXT_2, "unet_context", "vae_decoder")  # the slowest beside those used first
 KEPT_CONTEXTS = 4  # with and without guidance, and one of each to spare
 
@@ -92,7 +93,7 @@ class OpenVINONetworks:
         self._deep: Array = np.zeros(0, np.float32)
         self._contexts: list[tuple[list[Array], dict[str, ov.Tensor]]] = []
         for name in networks:
-            if network_of(name) in checkpoint.configs:
+            if network_of(name) in checkpoint.configs and not (self._moves and name == "unet"):
                 self._start(name)
 
     def wait(self, networks: Sequence[str] = EAGER) -> None:
@@ -126,8 +127,8 @@ class OpenVINONetworks:
         """
         inputs, carried = self._step(sample, timestep, context, added)
         if not reuse:
-            frames = {"num_frames": np.array([num_frames], np.int64)} if self._moves else {}
-            found = run(self._model("unet"), {**inputs, **frames}, carried)
+            name = f"{CLIP}{num_frames}" if self._moves and num_frames > 1 else "unet"
+            found = run(self._model(name), inputs, carried)
             self._stepped.set()
             self._deep = found["deep"]
             return found["prediction"]
@@ -244,7 +245,7 @@ class OpenVINONetworks:
         merged = [lora for lora in self._loras if network in lora.updates]
         files = [identity(path) for path in paths]
         adapters: list[Any] = [(identity(lora.path), lora.scale) for lora in merged]
-        moves = self._moves and name == "unet"
+        moves = name.startswith(CLIP)
         if moves:
             files_of_motion = [identity(path) for path in self._checkpoint.weights[MOTION]]
             adapters.append((self._checkpoint.configs[MOTION], files_of_motion, self._motion_scale))
@@ -268,7 +269,7 @@ class OpenVINONetworks:
                 return build_graph(name, config, get, tensors, where), get
             of_motion = self._checkpoint.tensors(MOTION)
             get_motion = MappedTensors(of_motion)
-            frames = parameter("num_frames", [1], np.int64)
+            frames = int(name.removeprefix(CLIP))
             place = file_of(self._checkpoint.weights[MOTION])
             weights = Weights(get_motion, MOTION, where=place)
             motion = Motion(self._checkpoint.configs[MOTION], weights, frames, self._motion_scale)
@@ -333,7 +334,7 @@ def build_graph(
     else:
         made[name] = text.build_text_encoder(config, weights)
     check_all_used(network, not_skipped(names, config), weights.used, where)
-    return made.get(name) or unet.shallow(made["unet"])
+    return unet.shallow(made["unet"]) if name == "unet_shallow" else made["unet" if motion else name]
 
 
 def run(model: ov.CompiledModel, inputs: Mapping[str, Any], held: Mapping[str, ov.Tensor] = {}) -> dict[str, Array]:

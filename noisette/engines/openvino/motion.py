@@ -26,11 +26,11 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Motion:
-    """The motion modules of one UNet graph: their weights, the number of frames as a node [1], how much is added."""
+    """The motion modules of one UNet graph: their weights, the frames of a clip, how much is added."""
 
     config: Mapping[str, Any]
     weights: Weights
-    frames: Node
+    frames: int
     scale: float
 
     def after(self, x: Node, block: str, level: int, layer: int, channels: int) -> Node:
@@ -60,7 +60,7 @@ class Motion:
         """
         tokens = g.transpose(x, (0, 2, 3, 1))
         positions = ops.reduce_prod(sides(x), g.index(0), True)
-        by_clip = ops.concat([whole(-1), self.frames, positions, whole(channels)], 0)
+        by_clip = ops.concat([whole(-1, self.frames), positions, whole(channels)], 0)
         skip = ops.reshape(tokens, by_clip, False)
         y = clip_norm(skip, w / "norm", channels, c["motion_norm_num_groups"])
         y = g.linear(y, w / "proj_in", channels, channels)
@@ -75,7 +75,7 @@ class Motion:
     def _block(self, x: Node, w: Weights, width: int, heads: int, places: int) -> Node:
         """diffusers `BasicTransformerBlock` with two self-attentions, each told where in time it looks."""
         table = w.float("pos_embed.pe", (1, places, width))
-        time = ops.unsqueeze(ops.slice(table, whole(0), self.frames, whole(1), whole(1)), g.index(2))
+        time = ops.unsqueeze(ops.slice(table, whole(0), whole(self.frames), whole(1), whole(1)), g.index(2))
         for norm, name in (("norm1", "attn1"), ("norm2", "attn2")):
             h = ops.add(g.layer_norm(x, w / norm, width), time)
             x = ops.add(x, attend(h, w / name, width, heads))

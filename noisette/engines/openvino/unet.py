@@ -175,8 +175,7 @@ def build_unet(config: Mapping[str, Any], w: Weights, motion: Motion | None = No
 
     x = g.group_norm(x, w / "conv_norm_out", width, c["norm_num_groups"], c["norm_eps"])
     x = g.conv(g.activation(c["act_fn"], x), w / "conv_out", width, c["out_channels"], c["conv_out_kernel"])
-    frames = [motion.frames] if motion else []
-    step = g.model({"prediction": x, "deep": deep}, [sample, features, *frames, *context.carried], "unet")
+    step = g.model({"prediction": x, "deep": deep}, [sample, features, *context.carried], "unet")
     return g.model(context.outputs, context.inputs, "unet_context"), step
 
 
