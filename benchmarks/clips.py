@@ -52,7 +52,6 @@ def speed(side: int, steps: int, rounds: int, everywhere: bool) -> None:
 
     Modules as `noisette train motion` leaves them add nothing in the first half of the UNet; `everywhere` they do.
     """
-    import openvino as ov
     import torch
     from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel, logging
 
@@ -61,7 +60,7 @@ def speed(side: int, steps: int, rounds: int, everywhere: bool) -> None:
     from noisette.engines.openvino import load
     from noisette.engines.openvino.engine import precisions
 
-    offered = [name for name in ("float32", "bfloat16") if name in precisions(ov.Core())]
+    offered = [name for name in ("float32", "bfloat16") if name in precisions()]
     logging.set_verbosity_error()
     torch.manual_seed(0)
     drawn = json.loads((Path(BUILTIN) / "unet" / "config.json").read_text(encoding="utf-8"))
