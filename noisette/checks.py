@@ -107,6 +107,8 @@ def without_effect(plan: Plan, usual: Recipe, beyond: bool) -> list[str]:
         found.append(f"--hires off has no effect {where}: auto composes the same")
     if asks(recipe, "upscaler") and plan.mode != "upscale" and not any(w.size.scale > 1 for w in plan.windows):
         found.append(f"--upscaler {recipe.upscaler} has no effect at {size.width}x{size.height}: nothing is enlarged")
+    if not recipe.interpret and plan.checkpoint.thesaurus is None:
+        found.append(f"--interpret False has no effect: {recipe.model} takes each prompt as it stands")
     if recipe.preview_every > plan.steps and plan.mode != "upscale":
         found.append(f"--preview_every {recipe.preview_every} has no effect on {plan.steps} steps: take fewer")
     return found

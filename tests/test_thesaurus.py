@@ -89,6 +89,12 @@ def test_a_damaged_thesaurus_is_one_line(model: Path) -> None:
         drawn(model, prompt="a rocket")
 
 
+def test_a_model_without_one_has_nothing_to_interpret(model: Path) -> None:
+    (model.parent / "model-thesaurus" / "names.json").unlink()
+    with pytest.raises(UserError, match="--interpret False has no effect"):
+        plan(Recipe(model=str(model), prompt="cat", interpret=False), model.parent)
+
+
 def test_a_scene_has_a_canvas_for_each_thing_and_is_written_at_the_size_asked(model: Path) -> None:
     side = 64
     across = plan(
