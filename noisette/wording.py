@@ -104,8 +104,6 @@ def scene(prompt: str, known: Vocabulary) -> Scene | None:
     None unless each part ends in a name that is known and the whole is none itself ("bow and arrow").
     """
     before, thing, ground = parted(prompt)
-    if known.names(thing) and not RELATION.search(thing):
-        return None
     if any(form in known.labels or form in known.others for form in forms(thing)):
         return None
     relations = [found[0].strip() for found in RELATION.finditer(before + thing)]
